@@ -1,1 +1,54 @@
-//! local-engines
+//! Engines that a developer's machine can run by itself: fetched, started, supervised and stopped.
+//!
+//! Everything that is downloaded goes to [`cache_dir`], outside the source tree, and is fetched once.
+
+pub mod process;
+
+use std::fmt::Display;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+
+/// Where downloaded engines are kept: `TALLYMARK_CACHE_DIR`, else `tallymark` in the user's cache directory.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the cache directory is the environment's to say, for every program alike"
+)]
+pub fn cache_dir() -> PathBuf {
+    let from =
+        |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty()).map(PathBuf::from);
+    from("TALLYMARK_CACHE_DIR")
+        .or_else(|| from("XDG_CACHE_HOME").map(|dir| dir.join("tallymark")))
+        .or_else(|| from("HOME").map(|dir| dir.join(".cache/tallymark")))
+        .unwrap_or_else(|| std::env::temp_dir().join("tallymark-cache"))
+}
+
+/// A loopback TCP port that is free at this moment.
+///
+/// # Panics
+/// When the machine has no free port.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port is free");
+    listener.local_addr().expect("a bound socket has an address").port()
+}
+
+/// For tests that need an engine: the engine, or `None` after saying loudly that the test was left out.
+///
+/// # Panics
+/// When `CI=true`, where nothing may be left out.
+#[expect(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "a test run has no other configuration and no other output"
+)]
+pub fn require_or_skip<T, E: Display>(engine: &str, found: Result<T, E>) -> Option<T> {
+    match found {
+        Ok(engine) => Some(engine),
+        Err(error) if std::env::var("CI").is_ok_and(|ci| ci == "true") => {
+            panic!("{engine} is required in CI: {error:#}")
+        }
+        Err(error) => {
+            eprintln!("\n*** LEFT OUT: a test on {engine}: {error:#}\n");
+            None
+        }
+    }
+}

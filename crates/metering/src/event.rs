@@ -55,7 +55,8 @@ impl UsageEvent<'_> {
 
     /// The event of the README, for tests and documentation.
     pub fn example() -> UsageEvent<'static> {
-        let timestamp = DateTime::from_timestamp_millis(1_795_262_400_000).expect("a valid instant");
+        let timestamp =
+            DateTime::from_timestamp_millis(1_795_262_400_000).expect("a valid instant");
         UsageEvent {
             organization_id: Cow::Borrowed("org_demo"),
             transaction_scope: Cow::Borrowed(""),

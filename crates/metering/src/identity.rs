@@ -22,7 +22,11 @@ impl UsageEvent<'_> {
     /// Length-prefixed, so that ("a-b", "c") and ("a", "b-c") stay apart; plain text, so that any
     /// Kafka client can build it and tools can show it.
     pub fn write_identity_key(&self, key: &mut Vec<u8>) {
-        for part in [self.organization_id.as_ref(), self.transaction_scope.as_ref(), self.transaction_id.as_ref()] {
+        for part in [
+            self.organization_id.as_ref(),
+            self.transaction_scope.as_ref(),
+            self.transaction_id.as_ref(),
+        ] {
             write_netstring(part.as_bytes(), key);
         }
     }

@@ -26,8 +26,16 @@ pub enum Aggregation {
 }
 
 impl Aggregation {
-    pub const ALL: [Self; 8] =
-        [Self::Count, Self::Sum, Self::Max, Self::Min, Self::UniqueCount, Self::Latest, Self::WeightedSum, Self::Percentile];
+    pub const ALL: [Self; 8] = [
+        Self::Count,
+        Self::Sum,
+        Self::Max,
+        Self::Min,
+        Self::UniqueCount,
+        Self::Latest,
+        Self::WeightedSum,
+        Self::Percentile,
+    ];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -46,7 +54,12 @@ impl Aggregation {
     pub const fn needs_quantity(self) -> bool {
         match self {
             Self::Count | Self::UniqueCount => false,
-            Self::Sum | Self::Max | Self::Min | Self::Latest | Self::WeightedSum | Self::Percentile => true,
+            Self::Sum
+            | Self::Max
+            | Self::Min
+            | Self::Latest
+            | Self::WeightedSum
+            | Self::Percentile => true,
         }
     }
 }
@@ -59,14 +72,19 @@ impl fmt::Display for Aggregation {
 
 /// The text names no aggregation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not an aggregation; use one of count, sum, max, min, unique_count, latest, weighted_sum, percentile")]
+#[error(
+    "`{0}` is not an aggregation; use one of count, sum, max, min, unique_count, latest, weighted_sum, percentile"
+)]
 pub struct UnknownAggregation(String);
 
 impl FromStr for Aggregation {
     type Err = UnknownAggregation;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|a| a.as_str() == text).ok_or_else(|| UnknownAggregation(text.to_owned()))
+        Self::ALL
+            .into_iter()
+            .find(|a| a.as_str() == text)
+            .ok_or_else(|| UnknownAggregation(text.to_owned()))
     }
 }
 
@@ -83,16 +101,28 @@ impl BillableMetric {
     /// Checks what must hold before a metric can be billed by; the message says how to fix it.
     pub fn check(&self) -> Result<(), String> {
         if self.code.trim().is_empty() || self.code.len() > crate::event::CODE_BYTES_MAX {
-            return Err(format!("a metric code has 1 to {} bytes and is not blank", crate::event::CODE_BYTES_MAX));
+            return Err(format!(
+                "a metric code has 1 to {} bytes and is not blank",
+                crate::event::CODE_BYTES_MAX
+            ));
         }
         if self.code.chars().any(char::is_control) {
             return Err("a metric code has no control characters".to_owned());
         }
         if self.aggregation == Aggregation::UniqueCount && self.field.is_none() {
-            return Err("unique_count needs the name of the property whose values are counted".to_owned());
+            return Err(
+                "unique_count needs the name of the property whose values are counted".to_owned()
+            );
         }
-        if self.field.as_deref().is_some_and(|f| f.is_empty() || f.len() > crate::properties::KEY_BYTES_MAX) {
-            return Err(format!("a field name has 1 to {} bytes", crate::properties::KEY_BYTES_MAX));
+        if self
+            .field
+            .as_deref()
+            .is_some_and(|f| f.is_empty() || f.len() > crate::properties::KEY_BYTES_MAX)
+        {
+            return Err(format!(
+                "a field name has 1 to {} bytes",
+                crate::properties::KEY_BYTES_MAX
+            ));
         }
         Ok(())
     }

@@ -33,13 +33,20 @@ impl<'a> Properties<'a> {
     }
 
     /// As [`Self::parse`]; also returns the text of the top-level value named `wanted`.
-    pub fn parse_and_get(text: &'a str, wanted: Option<&str>) -> Result<(Self, Option<&'a str>), Fault> {
+    pub fn parse_and_get(
+        text: &'a str,
+        wanted: Option<&str>,
+    ) -> Result<(Self, Option<&'a str>), Fault> {
         if Kind::of(text) != Kind::Object {
-            let detail = format!("`properties` is {}; send a JSON object or leave it out", Kind::of(text).name());
+            let detail = format!(
+                "`properties` is {}; send a JSON object or leave it out",
+                Kind::of(text).name()
+            );
             return Err(Fault::new(RejectionCode::InvalidType, "/properties", detail));
         }
         if text.len() > BYTES_MAX {
-            let detail = format!("`properties` has {} bytes; at most {BYTES_MAX} are stored", text.len());
+            let detail =
+                format!("`properties` has {} bytes; at most {BYTES_MAX} are stored", text.len());
             return Err(Fault::new(RejectionCode::PropertiesTooLarge, "/properties", detail));
         }
         let mut walk = Walk { text, at: 0, keys: 0, wanted, found: None };
@@ -123,7 +130,10 @@ impl<'a> Walk<'a, '_> {
             return Err(Fault::new(RejectionCode::TooManyProperties, "/properties", detail));
         }
         if key.len() > KEY_BYTES_MAX {
-            let detail = format!("a key in `properties` has {} bytes; at most {KEY_BYTES_MAX} are allowed", key.len());
+            let detail = format!(
+                "a key in `properties` has {} bytes; at most {KEY_BYTES_MAX} are allowed",
+                key.len()
+            );
             return Err(Fault::new(RejectionCode::InvalidProperty, "/properties", detail));
         }
         Ok(key)
@@ -132,7 +142,8 @@ impl<'a> Walk<'a, '_> {
     fn value(&mut self, depth: usize) -> Result<u64, Fault> {
         match self.peek() {
             b'{' | b'[' if depth == DEPTH_MAX => {
-                let detail = format!("`properties` nests deeper than {DEPTH_MAX} levels; flatten it");
+                let detail =
+                    format!("`properties` nests deeper than {DEPTH_MAX} levels; flatten it");
                 Err(Fault::new(RejectionCode::PropertiesTooDeep, "/properties", detail))
             }
             b'{' => Ok(self.object(depth + 1)?.wrapping_add(1)),
@@ -166,7 +177,8 @@ impl<'a> Walk<'a, '_> {
         }
         self.at += 1;
         unescape(&self.text[start..self.at]).ok_or_else(|| {
-            let detail = "a string in `properties` holds a lone surrogate escape; send valid Unicode";
+            let detail =
+                "a string in `properties` holds a lone surrogate escape; send valid Unicode";
             Fault::new(RejectionCode::InvalidString, "/properties", detail)
         })
     }
@@ -185,7 +197,9 @@ impl<'a> Walk<'a, '_> {
         }
         if exceeds_exponent(scalar) {
             let shown: String = scalar.chars().take(32).collect();
-            let detail = format!("the number {shown} in `properties` is beyond 1e{EXPONENT_MAX}; send a smaller one or a string");
+            let detail = format!(
+                "the number {shown} in `properties` is beyond 1e{EXPONENT_MAX}; send a smaller one or a string"
+            );
             return Err(Fault::new(RejectionCode::InvalidProperty, "/properties", detail));
         }
         Ok(xxh3_64_with_seed(scalar.as_bytes(), u64::from(b'e')))
@@ -202,7 +216,10 @@ fn exceeds_exponent(number: &str) -> bool {
     let exponent = exponent.trim_start_matches('+').trim_start_matches('0');
     let exponent = if exponent.is_empty() { "0" } else { exponent };
     // More than four digits is out of range whatever they are.
-    exponent.len() > 4 || exponent.parse().is_ok_and(|e: usize| integer_digits.saturating_sub(1) + e > EXPONENT_MAX)
+    exponent.len() > 4
+        || exponent
+            .parse()
+            .is_ok_and(|e: usize| integer_digits.saturating_sub(1) + e > EXPONENT_MAX)
 }
 
 /// The JSON Pointer of a top-level property, relative to the event.

@@ -92,7 +92,8 @@ impl<'a> Number<'a> {
 
     /// Walks the digits once; the position of each one decides whether it may be other than zero.
     fn to_quantity(&self) -> Result<Quantity, QuantityError> {
-        let integer_len = i32::try_from(self.integer.len()).map_err(|_| QuantityError::NotANumber)?;
+        let integer_len =
+            i32::try_from(self.integer.len()).map_err(|_| QuantityError::NotANumber)?;
         let mut units: i128 = 0;
         // Power of ten of the next digit: units, tens, hundreds … are 0, 1, 2 …; tenths are -1.
         let mut power = integer_len - 1 + self.exponent;
@@ -137,7 +138,8 @@ fn parse_exponent(bytes: &[u8]) -> Option<i32> {
 impl fmt::Display for Quantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.units < 0 { "-" } else { "" };
-        let (integer, fraction) = ((self.units / SCALE).unsigned_abs(), (self.units % SCALE).unsigned_abs());
+        let (integer, fraction) =
+            ((self.units / SCALE).unsigned_abs(), (self.units % SCALE).unsigned_abs());
         if fraction == 0 {
             return write!(f, "{sign}{integer}");
         }

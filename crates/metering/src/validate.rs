@@ -32,16 +32,24 @@ pub struct ValidationRules {
 
 impl Default for ValidationRules {
     fn default() -> Self {
-        Self { max_age: TimeDelta::days(35), max_ahead: TimeDelta::minutes(5), accept_unknown_codes: false }
+        Self {
+            max_age: TimeDelta::days(35),
+            max_ahead: TimeDelta::minutes(5),
+            accept_unknown_codes: false,
+        }
     }
 }
 
 /// The result for one event of a request, in request order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome<'a> {
-    Accepted { transaction_id: Cow<'a, str> },
+    Accepted {
+        transaction_id: Cow<'a, str>,
+    },
     /// The same event stands earlier in the request.
-    Duplicate { transaction_id: Cow<'a, str> },
+    Duplicate {
+        transaction_id: Cow<'a, str>,
+    },
     Rejected(Rejection),
 }
 
@@ -56,7 +64,9 @@ pub struct ValidatedEvents<'a> {
 
 impl ValidatedEvents<'_> {
     pub fn rejections(&self) -> impl Iterator<Item = &Rejection> {
-        self.outcomes.iter().filter_map(|o| if let Outcome::Rejected(rejection) = o { Some(rejection) } else { None })
+        self.outcomes.iter().filter_map(|o| {
+            if let Outcome::Rejected(rejection) = o { Some(rejection) } else { None }
+        })
     }
 }
 
@@ -70,24 +80,35 @@ pub fn validate<'a>(
 ) -> ValidatedEvents<'a> {
     let at = at.trunc_subsecs(3);
     let events = request.events();
-    let mut validated = ValidatedEvents { accepted: Vec::with_capacity(events.len()), outcomes: Vec::with_capacity(events.len()) };
-    let mut seen: HashMap<(Cow<'a, str>, Cow<'a, str>), usize> = HashMap::with_capacity(events.len());
+    let mut validated = ValidatedEvents {
+        accepted: Vec::with_capacity(events.len()),
+        outcomes: Vec::with_capacity(events.len()),
+    };
+    let mut seen: HashMap<(Cow<'a, str>, Cow<'a, str>), usize> =
+        HashMap::with_capacity(events.len());
     for (index, text) in events.iter().enumerate() {
         let fields = Fields::read(text);
         let event = fields.and_then(|fields| {
-            event(&fields, organization_id, catalog, rules, at).map_err(|fault| (fields.readable_transaction_id(), fault))
+            event(&fields, organization_id, catalog, rules, at)
+                .map_err(|fault| (fields.readable_transaction_id(), fault))
         });
         let outcome = match event {
-            Ok(event) => match seen.entry((event.transaction_scope.clone(), event.transaction_id.clone())) {
-                Entry::Vacant(vacant) => {
-                    vacant.insert(validated.accepted.len());
-                    let transaction_id = event.transaction_id.clone();
-                    validated.accepted.push(event);
-                    Outcome::Accepted { transaction_id }
+            Ok(event) => {
+                match seen.entry((event.transaction_scope.clone(), event.transaction_id.clone())) {
+                    Entry::Vacant(vacant) => {
+                        vacant.insert(validated.accepted.len());
+                        let transaction_id = event.transaction_id.clone();
+                        validated.accepted.push(event);
+                        Outcome::Accepted { transaction_id }
+                    }
+                    Entry::Occupied(first) => {
+                        repeated(request, index, &validated.accepted[*first.get()], event)
+                    }
                 }
-                Entry::Occupied(first) => repeated(request, index, &validated.accepted[*first.get()], event),
-            },
-            Err((transaction_id, fault)) => Outcome::Rejected(reject(request, index, transaction_id, fault)),
+            }
+            Err((transaction_id, fault)) => {
+                Outcome::Rejected(reject(request, index, transaction_id, fault))
+            }
         };
         validated.outcomes.push(outcome);
     }
@@ -95,7 +116,12 @@ pub fn validate<'a>(
     validated
 }
 
-fn repeated<'a>(request: &EventRequest<'_>, index: usize, first: &UsageEvent<'_>, event: UsageEvent<'a>) -> Outcome<'a> {
+fn repeated<'a>(
+    request: &EventRequest<'_>,
+    index: usize,
+    first: &UsageEvent<'_>,
+    event: UsageEvent<'a>,
+) -> Outcome<'a> {
     if first.payload_fingerprint() == event.payload_fingerprint() {
         return Outcome::Duplicate { transaction_id: event.transaction_id };
     }
@@ -104,9 +130,20 @@ fn repeated<'a>(request: &EventRequest<'_>, index: usize, first: &UsageEvent<'_>
     Outcome::Rejected(reject(request, index, Some(event.transaction_id.into_owned()), fault))
 }
 
-fn reject(request: &EventRequest<'_>, index: usize, transaction_id: Option<String>, fault: Fault) -> Rejection {
+fn reject(
+    request: &EventRequest<'_>,
+    index: usize,
+    transaction_id: Option<String>,
+    fault: Fault,
+) -> Rejection {
     let Fault { code, pointer, detail } = fault;
-    Rejection { index, transaction_id, code, pointer: format!("{}{pointer}", request.pointer_prefix(index)), detail }
+    Rejection {
+        index,
+        transaction_id,
+        code,
+        pointer: format!("{}{pointer}", request.pointer_prefix(index)),
+        detail,
+    }
 }
 
 fn event<'a>(
@@ -117,14 +154,19 @@ fn event<'a>(
     at: DateTime<Utc>,
 ) -> Result<UsageEvent<'a>, Fault> {
     let transaction_id = required_text("transaction_id", fields.transaction_id, ID_BYTES_MAX)?;
-    let external_customer_id = required_text("external_customer_id", fields.external_customer_id, ID_BYTES_MAX)?;
+    let external_customer_id =
+        required_text("external_customer_id", fields.external_customer_id, ID_BYTES_MAX)?;
     let code = required_text("code", fields.code, CODE_BYTES_MAX)?;
-    let transaction_scope = optional_text("transaction_scope", fields.transaction_scope, ID_BYTES_MAX)?;
-    let external_subscription_id = optional_text("external_subscription_id", fields.external_subscription_id, ID_BYTES_MAX)?;
+    let transaction_scope =
+        optional_text("transaction_scope", fields.transaction_scope, ID_BYTES_MAX)?;
+    let external_subscription_id =
+        optional_text("external_subscription_id", fields.external_subscription_id, ID_BYTES_MAX)?;
     let timestamp = timestamp(fields.timestamp, rules, at)?;
     let metric = catalog.get(&code);
     if metric.is_none() && !rules.accept_unknown_codes {
-        let detail = format!("no billable metric has the code `{code}`; create it first, or correct the code");
+        let detail = format!(
+            "no billable metric has the code `{code}`; create it first, or correct the code"
+        );
         return Err(Fault::new(RejectionCode::UnknownMetricCode, "/code", detail));
     }
     let wanted = metric.and_then(|m| m.field.as_deref());
@@ -148,14 +190,22 @@ fn event<'a>(
     })
 }
 
-fn required_text<'a>(name: &'static str, value: Option<&'a str>, bytes_max: usize) -> Result<Cow<'a, str>, Fault> {
+fn required_text<'a>(
+    name: &'static str,
+    value: Option<&'a str>,
+    bytes_max: usize,
+) -> Result<Cow<'a, str>, Fault> {
     match value {
         None => Err(missing(name)),
         Some(text) if Kind::of(text) == Kind::Null => Err(missing(name)),
         Some(text) => {
             let text = text_value(name, text, bytes_max)?;
             if text.trim().is_empty() {
-                return Err(Fault::new(RejectionCode::BlankField, format!("/{name}"), format!("`{name}` is blank; send a non-blank string")));
+                return Err(Fault::new(
+                    RejectionCode::BlankField,
+                    format!("/{name}"),
+                    format!("`{name}` is blank; send a non-blank string"),
+                ));
             }
             Ok(text)
         }
@@ -163,10 +213,18 @@ fn required_text<'a>(name: &'static str, value: Option<&'a str>, bytes_max: usiz
 }
 
 fn missing(name: &str) -> Fault {
-    Fault::new(RejectionCode::MissingField, format!("/{name}"), format!("`{name}` is missing; every event needs it"))
+    Fault::new(
+        RejectionCode::MissingField,
+        format!("/{name}"),
+        format!("`{name}` is missing; every event needs it"),
+    )
 }
 
-fn optional_text<'a>(name: &'static str, value: Option<&'a str>, bytes_max: usize) -> Result<Cow<'a, str>, Fault> {
+fn optional_text<'a>(
+    name: &'static str,
+    value: Option<&'a str>,
+    bytes_max: usize,
+) -> Result<Cow<'a, str>, Fault> {
     match value {
         None => Ok(Cow::Borrowed("")),
         Some(text) if Kind::of(text) == Kind::Null => Ok(Cow::Borrowed("")),
@@ -174,25 +232,45 @@ fn optional_text<'a>(name: &'static str, value: Option<&'a str>, bytes_max: usiz
     }
 }
 
-fn text_value<'a>(name: &'static str, literal: &'a str, bytes_max: usize) -> Result<Cow<'a, str>, Fault> {
+fn text_value<'a>(
+    name: &'static str,
+    literal: &'a str,
+    bytes_max: usize,
+) -> Result<Cow<'a, str>, Fault> {
     let fault = |code, detail: String| Fault::new(code, format!("/{name}"), detail);
     let kind = Kind::of(literal);
     if kind != Kind::String {
-        return Err(fault(RejectionCode::InvalidType, format!("`{name}` is {}; send a string", kind.name())));
+        return Err(fault(
+            RejectionCode::InvalidType,
+            format!("`{name}` is {}; send a string", kind.name()),
+        ));
     }
     let Some(text) = unescape(literal) else {
-        return Err(fault(RejectionCode::InvalidString, format!("`{name}` holds a lone surrogate escape; send valid Unicode")));
+        return Err(fault(
+            RejectionCode::InvalidString,
+            format!("`{name}` holds a lone surrogate escape; send valid Unicode"),
+        ));
     };
     if text.len() > bytes_max {
-        return Err(fault(RejectionCode::FieldTooLong, format!("`{name}` has {} bytes; at most {bytes_max} are allowed", text.len())));
+        return Err(fault(
+            RejectionCode::FieldTooLong,
+            format!("`{name}` has {} bytes; at most {bytes_max} are allowed", text.len()),
+        ));
     }
     if text.chars().any(char::is_control) {
-        return Err(fault(RejectionCode::InvalidCharacters, format!("`{name}` holds a control character; remove it")));
+        return Err(fault(
+            RejectionCode::InvalidCharacters,
+            format!("`{name}` holds a control character; remove it"),
+        ));
     }
     Ok(text)
 }
 
-fn timestamp(value: Option<&str>, rules: &ValidationRules, at: DateTime<Utc>) -> Result<DateTime<Utc>, Fault> {
+fn timestamp(
+    value: Option<&str>,
+    rules: &ValidationRules,
+    at: DateTime<Utc>,
+) -> Result<DateTime<Utc>, Fault> {
     const EXAMPLE: &str = "send RFC 3339 with an offset, such as 2026-01-31T12:00:00Z";
     let fault = |code, detail: String| Fault::new(code, "/timestamp", detail);
     let literal = match value {
@@ -202,21 +280,34 @@ fn timestamp(value: Option<&str>, rules: &ValidationRules, at: DateTime<Utc>) ->
     };
     let kind = Kind::of(literal);
     if kind != Kind::String {
-        return Err(fault(RejectionCode::InvalidType, format!("`timestamp` is {}; {EXAMPLE}", kind.name())));
+        return Err(fault(
+            RejectionCode::InvalidType,
+            format!("`timestamp` is {}; {EXAMPLE}", kind.name()),
+        ));
     }
     let parsed = unescape(literal).and_then(|text| DateTime::parse_from_rfc3339(&text).ok());
     let Some(timestamp) = parsed else {
-        return Err(fault(RejectionCode::InvalidTimestamp, format!("`timestamp` is not a date and time; {EXAMPLE}")));
+        return Err(fault(
+            RejectionCode::InvalidTimestamp,
+            format!("`timestamp` is not a date and time; {EXAMPLE}"),
+        ));
     };
     // Windows are whole milliseconds or more, so cutting the rest never moves an event to another one.
     // Going through milliseconds also makes a leap second (:60) the next second.
-    let timestamp = DateTime::from_timestamp_millis(timestamp.timestamp_millis()).unwrap_or(DateTime::<Utc>::MIN_UTC);
+    let timestamp = DateTime::from_timestamp_millis(timestamp.timestamp_millis())
+        .unwrap_or(DateTime::<Utc>::MIN_UTC);
     if timestamp < at - rules.max_age {
-        let detail = format!("`timestamp` is more than {} old; send it earlier next time, or ask for a longer limit", span(rules.max_age));
+        let detail = format!(
+            "`timestamp` is more than {} old; send it earlier next time, or ask for a longer limit",
+            span(rules.max_age)
+        );
         return Err(fault(RejectionCode::TimestampTooOld, detail));
     }
     if timestamp > at + rules.max_ahead {
-        let detail = format!("`timestamp` is more than {} ahead of the server's clock; check the sender's clock", span(rules.max_ahead));
+        let detail = format!(
+            "`timestamp` is more than {} ahead of the server's clock; check the sender's clock",
+            span(rules.max_ahead)
+        );
         return Err(fault(RejectionCode::TimestampInFuture, detail));
     }
     Ok(timestamp)
@@ -233,7 +324,11 @@ fn span(duration: TimeDelta) -> String {
 }
 
 /// The event's quantity: from the metric's property, or from the event's own `value`.
-fn value(metric: Option<&BillableMetric>, own: Option<&str>, property: Option<&str>) -> Result<Option<Quantity>, Fault> {
+fn value(
+    metric: Option<&BillableMetric>,
+    own: Option<&str>,
+    property: Option<&str>,
+) -> Result<Option<Quantity>, Fault> {
     let own = own.filter(|text| Kind::of(text) != Kind::Null);
     let Some(metric) = metric else {
         return own.map(|text| quantity("value", "/value", text)).transpose();
@@ -242,27 +337,46 @@ fn value(metric: Option<&BillableMetric>, own: Option<&str>, property: Option<&s
         return match own {
             Some(text) => quantity("value", "/value", text).map(Some),
             None if metric.aggregation.needs_quantity() => {
-                let detail = format!("`value` is missing; the metric `{}` is a {} and needs it", metric.code, metric.aggregation);
+                let detail = format!(
+                    "`value` is missing; the metric `{}` is a {} and needs it",
+                    metric.code, metric.aggregation
+                );
                 Err(Fault::new(RejectionCode::MissingValue, "/value", detail))
             }
             None => Ok(None),
         };
     };
     if own.is_some() {
-        let detail = format!("the metric `{}` reads `properties.{field}`; remove `value` so that only one number can be meant", metric.code);
+        let detail = format!(
+            "the metric `{}` reads `properties.{field}`; remove `value` so that only one number can be meant",
+            metric.code
+        );
         return Err(Fault::new(RejectionCode::InvalidValue, "/value", detail));
     }
     match property.filter(|text| Kind::of(text) != Kind::Null) {
-        Some(text) if metric.aggregation.needs_quantity() => quantity(&format!("properties.{field}"), &properties::pointer(field), text).map(Some),
+        Some(text) if metric.aggregation.needs_quantity() => {
+            quantity(&format!("properties.{field}"), &properties::pointer(field), text).map(Some)
+        }
         Some(text) if matches!(Kind::of(text), Kind::Object | Kind::Array) => {
-            let detail = format!("`properties.{field}` is {}; the metric `{}` counts strings, numbers and booleans", Kind::of(text).name(), metric.code);
+            let detail = format!(
+                "`properties.{field}` is {}; the metric `{}` counts strings, numbers and booleans",
+                Kind::of(text).name(),
+                metric.code
+            );
             Err(Fault::new(RejectionCode::InvalidValue, properties::pointer(field), detail))
         }
         Some(_) => Ok(None),
         None if metric.aggregation == crate::Aggregation::Count => Ok(None),
         None => {
-            let detail = format!("`properties.{field}` is missing; the metric `{}` is a {} and needs it", metric.code, metric.aggregation);
-            Err(Fault::new(RejectionCode::MissingValue, format!("/properties/{}", pointer_token(field)), detail))
+            let detail = format!(
+                "`properties.{field}` is missing; the metric `{}` is a {} and needs it",
+                metric.code, metric.aggregation
+            );
+            Err(Fault::new(
+                RejectionCode::MissingValue,
+                format!("/properties/{}", pointer_token(field)),
+                detail,
+            ))
         }
     }
 }
@@ -273,17 +387,30 @@ fn quantity(name: &str, pointer: &str, literal: &str) -> Result<Quantity, Fault>
         Kind::Number => Cow::Borrowed(literal),
         Kind::String => unescape(literal).unwrap_or(Cow::Borrowed("")),
         kind => {
-            let detail = format!("`{name}` is {}; send a decimal number, or a string that holds one", kind.name());
+            let detail = format!(
+                "`{name}` is {}; send a decimal number, or a string that holds one",
+                kind.name()
+            );
             return Err(Fault::new(RejectionCode::InvalidValue, pointer, detail));
         }
     };
     Quantity::parse(&text).map_err(|error| {
-        use crate::quantity::QuantityError::{NotANumber, TooManyFractionDigits, TooManyIntegerDigits};
+        use crate::quantity::QuantityError::{
+            NotANumber, TooManyFractionDigits, TooManyIntegerDigits,
+        };
         match error {
-            NotANumber => Fault::new(RejectionCode::InvalidValue, pointer, format!("`{name}` {error}; send digits such as 12.5")),
-            TooManyIntegerDigits | TooManyFractionDigits => {
-                Fault::new(RejectionCode::ValueOutOfRange, pointer, format!("`{name}` {error}; it would have to be rounded, so send it in another unit"))
-            }
+            NotANumber => Fault::new(
+                RejectionCode::InvalidValue,
+                pointer,
+                format!("`{name}` {error}; send digits such as 12.5"),
+            ),
+            TooManyIntegerDigits | TooManyFractionDigits => Fault::new(
+                RejectionCode::ValueOutOfRange,
+                pointer,
+                format!(
+                    "`{name}` {error}; it would have to be rounded, so send it in another unit"
+                ),
+            ),
         }
     })
 }

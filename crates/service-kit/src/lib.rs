@@ -1,1 +1,9 @@
-//! service-kit
+//! What every process needs: clock, telemetry, lifecycle, HTTP server, admin endpoint, secrets, retry.
+
+pub mod admin;
+pub mod clock;
+pub mod http_server;
+pub mod lifecycle;
+pub mod retry;
+pub mod secret;
+pub mod telemetry;

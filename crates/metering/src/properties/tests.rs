@@ -14,15 +14,32 @@ fn refuse(text: &str, code: RejectionCode) {
 #[test]
 fn key_order_white_space_and_number_format_do_not_count() {
     let plain = r#"{"a":1,"b":[1,2,{"c":"x"}],"d":null}"#;
-    assert_eq!(fingerprint(plain), fingerprint("{ \"d\" : null,\n \"b\":[ 1.0, 2e0 ,{\"c\":\"\\u0078\"} ], \"a\": 1.00 }"));
+    assert_eq!(
+        fingerprint(plain),
+        fingerprint("{ \"d\" : null,\n \"b\":[ 1.0, 2e0 ,{\"c\":\"\\u0078\"} ], \"a\": 1.00 }")
+    );
     assert_eq!(fingerprint("{}"), Properties::EMPTY.fingerprint());
 }
 
 #[test]
 fn different_content_has_different_fingerprints() {
     let texts = [
-        "{}", r#"{"a":1}"#, r#"{"a":"1"}"#, r#"{"a":2}"#, r#"{"b":1}"#, r#"{"a":null}"#, r#"{"a":[]}"#, r#"{"a":{}}"#, r#"{"a":[1,2]}"#,
-        r#"{"a":[2,1]}"#, r#"{"a":[[1],2]}"#, r#"{"a":{"b":1}}"#, r#"{"a":true}"#, r#"{"a":"true"}"#, r#"{"a":9007199254740993}"#, r#"{"a":9007199254740992}"#,
+        "{}",
+        r#"{"a":1}"#,
+        r#"{"a":"1"}"#,
+        r#"{"a":2}"#,
+        r#"{"b":1}"#,
+        r#"{"a":null}"#,
+        r#"{"a":[]}"#,
+        r#"{"a":{}}"#,
+        r#"{"a":[1,2]}"#,
+        r#"{"a":[2,1]}"#,
+        r#"{"a":[[1],2]}"#,
+        r#"{"a":{"b":1}}"#,
+        r#"{"a":true}"#,
+        r#"{"a":"true"}"#,
+        r#"{"a":9007199254740993}"#,
+        r#"{"a":9007199254740992}"#,
     ];
     for (i, a) in texts.iter().enumerate() {
         for b in &texts[i + 1..] {
@@ -36,7 +53,9 @@ fn limits_hold_at_the_bound_and_one_past() {
     let nested = |depth: usize| format!("{}1{}", r#"{"a":"#.repeat(depth), "}".repeat(depth));
     fingerprint(&nested(DEPTH_MAX));
     refuse(&nested(DEPTH_MAX + 1), RejectionCode::PropertiesTooDeep);
-    let keys = |n: usize| format!("{{{}}}", (0..n).map(|i| format!("\"k{i}\":0")).collect::<Vec<_>>().join(","));
+    let keys = |n: usize| {
+        format!("{{{}}}", (0..n).map(|i| format!("\"k{i}\":0")).collect::<Vec<_>>().join(","))
+    };
     fingerprint(&keys(KEYS_MAX));
     refuse(&keys(KEYS_MAX + 1), RejectionCode::TooManyProperties);
     let key = |n: usize| format!("{{\"{}\":0}}", "k".repeat(n));
@@ -49,7 +68,10 @@ fn limits_hold_at_the_bound_and_one_past() {
 
 #[test]
 fn hostile_values_are_refused() {
-    refuse(&format!("{{\"a\":{}{}}}", "[".repeat(30_000), "]".repeat(30_000)), RejectionCode::PropertiesTooDeep);
+    refuse(
+        &format!("{{\"a\":{}{}}}", "[".repeat(30_000), "]".repeat(30_000)),
+        RejectionCode::PropertiesTooDeep,
+    );
     refuse(r#"{"a":1e999999}"#, RejectionCode::InvalidProperty);
     refuse(r#"{"a":-1e309}"#, RejectionCode::InvalidProperty);
     refuse(r#"{"a":10e308}"#, RejectionCode::InvalidProperty);
@@ -67,7 +89,8 @@ fn a_wanted_property_is_found_at_the_top_only() {
     let text = r#"{"nested":{"tokens":1}, "tokens" : "12.5" }"#;
     let (_, found) = Properties::parse_and_get(text, Some("tokens")).unwrap();
     assert_eq!(found, Some("\"12.5\""));
-    let (_, found) = Properties::parse_and_get(r#"{"nested":{"tokens":1}}"#, Some("tokens")).unwrap();
+    let (_, found) =
+        Properties::parse_and_get(r#"{"nested":{"tokens":1}}"#, Some("tokens")).unwrap();
     assert_eq!(found, None);
 }
 
@@ -81,7 +104,8 @@ fn any_json() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(4, 24, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
-            prop::collection::btree_map(".{0,6}", inner, 0..4).prop_map(|m| Value::Object(m.into_iter().collect::<Map<_, _>>())),
+            prop::collection::btree_map(".{0,6}", inner, 0..4)
+                .prop_map(|m| Value::Object(m.into_iter().collect::<Map<_, _>>())),
         ]
     })
 }

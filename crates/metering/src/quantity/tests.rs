@@ -42,11 +42,18 @@ fn digits_that_do_not_fit_are_refused_not_rounded() {
 #[test]
 fn other_texts_are_not_numbers() {
     let long = "1".repeat(TEXT_BYTES_MAX + 1);
-    let texts = ["", "-", "+1", "01", ".5", "5.", "1e", "1e+", "1e1000", "1e999999", "NaN", "Infinity", "0x10", "1_000", " 1", "1 ", "١", &long];
+    let texts = [
+        "", "-", "+1", "01", ".5", "5.", "1e", "1e+", "1e1000", "1e999999", "NaN", "Infinity",
+        "0x10", "1_000", " 1", "1 ", "١", &long,
+    ];
     for text in texts {
         refuse(text, QuantityError::NotANumber);
     }
-    assert_eq!(Quantity::parse(&format!("{}.{}", "1".repeat(26), "0".repeat(101))).map(|_| ()), Ok(()), "128 bytes are read");
+    assert_eq!(
+        Quantity::parse(&format!("{}.{}", "1".repeat(26), "0".repeat(101))).map(|_| ()),
+        Ok(()),
+        "128 bytes are read"
+    );
 }
 
 proptest! {

@@ -7,8 +7,7 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 
-const NAMES: &str =
-    "transaction_id, transaction_scope, external_customer_id, external_subscription_id, code, timestamp, value, properties";
+const NAMES: &str = "transaction_id, transaction_scope, external_customer_id, external_subscription_id, code, timestamp, value, properties";
 
 /// The JSON text of each field.
 #[derive(Debug, Default)]
@@ -33,7 +32,8 @@ impl<'a> Fields<'a> {
             return Err((None, Fault::new(RejectionCode::NotAnObject, "", detail)));
         }
         let mut fields: Self = serde_json::from_str(text).map_err(|_| {
-            let detail = "a field name of the event holds a lone surrogate escape; send valid Unicode";
+            let detail =
+                "a field name of the event holds a lone surrogate escape; send valid Unicode";
             (None, Fault::new(RejectionCode::InvalidString, "", detail))
         })?;
         match fields.fault.take() {
@@ -44,7 +44,9 @@ impl<'a> Fields<'a> {
 
     /// For the answer only: the id as sent, when it is a string of a sane length.
     pub(super) fn readable_transaction_id(&self) -> Option<String> {
-        let text = self.transaction_id.filter(|literal| literal.len() <= 8 * crate::event::ID_BYTES_MAX)?;
+        let text = self
+            .transaction_id
+            .filter(|literal| literal.len() <= 8 * crate::event::ID_BYTES_MAX)?;
         unescape(text).map(Cow::into_owned)
     }
 
@@ -84,14 +86,24 @@ impl<'de> Visitor<'de> for FieldsVisitor {
             let Some(slot) = fields.slot(&name) else {
                 map.next_value::<IgnoredAny>()?;
                 let shown: String = name.chars().take(64).collect();
-                let detail = format!("`{shown}` is not a field of an event; the fields are {NAMES}; anything else belongs in `properties`");
-                fields.fault.get_or_insert(Fault::new(RejectionCode::UnknownField, format!("/{}", pointer_token(&shown)), detail));
+                let detail = format!(
+                    "`{shown}` is not a field of an event; the fields are {NAMES}; anything else belongs in `properties`"
+                );
+                fields.fault.get_or_insert(Fault::new(
+                    RejectionCode::UnknownField,
+                    format!("/{}", pointer_token(&shown)),
+                    detail,
+                ));
                 continue;
             };
             let literal: &'de RawValue = map.next_value()?;
             if slot.replace(literal.get()).is_some() {
                 let detail = format!("`{name}` stands twice in the event; send it once");
-                fields.fault.get_or_insert(Fault::new(RejectionCode::DuplicateField, format!("/{name}"), detail));
+                fields.fault.get_or_insert(Fault::new(
+                    RejectionCode::DuplicateField,
+                    format!("/{name}"),
+                    detail,
+                ));
             }
         }
         Ok(fields)

@@ -1,7 +1,9 @@
 //! The envelope of a request: one event, or `{"events": […]}`.
 
 use crate::json_text::Kind;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 use serde_json::value::RawValue;
 use std::fmt;
 
@@ -33,7 +35,13 @@ impl<'a> EventRequest<'a> {
     /// Finds the events of `body`, at most `events_max` of them.
     pub fn parse(body: &'a str, events_max: usize) -> Result<Self, RequestError> {
         let trimmed = body.trim_matches([' ', '\t', '\n', '\r']);
-        let mut envelope = Envelope { events: Vec::new(), events_max, has_events: false, other: None, fault: None };
+        let mut envelope = Envelope {
+            events: Vec::new(),
+            events_max,
+            has_events: false,
+            other: None,
+            fault: None,
+        };
         if !trimmed.starts_with('{') {
             let _: &RawValue = serde_json::from_str(body).map_err(|e| malformed(&e))?;
             return Err(RequestError::NotAnObject { found: Kind::of(trimmed).name() });
@@ -93,7 +101,8 @@ impl<'de> Visitor<'de> for &mut Envelope<'de> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<&RawValue>()? {
             if key.get() != "\"events\"" {
-                self.other.get_or_insert_with(|| key.get().trim_matches('"').chars().take(64).collect());
+                self.other
+                    .get_or_insert_with(|| key.get().trim_matches('"').chars().take(64).collect());
                 map.next_value::<IgnoredAny>()?;
                 continue;
             }
@@ -101,7 +110,11 @@ impl<'de> Visitor<'de> for &mut Envelope<'de> {
                 self.other.get_or_insert_with(|| "a second `events`".to_owned());
             }
             self.has_events = true;
-            let mut seed = Events { events: &mut self.events, events_max: self.events_max, fault: &mut self.fault };
+            let mut seed = Events {
+                events: &mut self.events,
+                events_max: self.events_max,
+                fault: &mut self.fault,
+            };
             map.next_value_seed(&mut seed)?;
         }
         Ok(())
