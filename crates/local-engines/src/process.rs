@@ -4,6 +4,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -20,7 +21,8 @@ impl ManagedProcess {
     /// Starts `command`; what it prints is appended to `log_file`.
     pub fn spawn(mut command: Command, name: &str, log_file: &Path) -> io::Result<Self> {
         let log = open_log(log_file)?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        // A group of its own: Ctrl-C in a terminal reaches only us, and we stop the children in order.
+        command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let mut child = command.spawn()?;
         match Guardian::watch(child.id()) {
             Ok(guardian) => Ok(Self { name: name.to_owned(), child, guardian }),
@@ -97,6 +99,12 @@ impl Drop for ManagedProcess {
     }
 }
 
+/// SIGKILL to any process, such as a grandchild whose id was read from a file.
+pub fn kill_pid(pid: u32) -> io::Result<()> {
+    let pid = i32::try_from(pid).map_err(io::Error::other)?;
+    kill(Pid::from_raw(pid), Signal::SIGKILL).map_err(io::Error::from)
+}
+
 fn open_log(path: &Path) -> io::Result<File> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
@@ -118,6 +126,7 @@ impl Guardian {
     fn watch(pid: u32) -> io::Result<Self> {
         let script = r#"read -r _; kill -KILL "$1" 2>/dev/null"#;
         let mut shell = Command::new("sh")
+            .process_group(0)
             .args(["-c", script, "guardian", &pid.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

@@ -1,1 +1,10 @@
-//! testkit
+//! Fixtures for tests: a ledger that shares no code with the pipeline, a whole stack, a TCP proxy with faults.
+
+pub mod event;
+pub mod ledger;
+pub mod proxy;
+pub mod repo;
+pub mod sender;
+pub mod sql;
+pub mod stack;
+pub mod wait;

@@ -1,0 +1,3 @@
+//! The whole pipeline under test, on both sets of engines, and the checks of the repository itself.
+
+mod repository;

@@ -1,0 +1,118 @@
+//! What must hold of the source tree.
+
+use std::collections::BTreeSet;
+use testkit::repo;
+
+/// Which of our crates each crate may use. The picture of ARCHITECTURE.md, as a table.
+const EDGES: [(&str, &[&str]); 12] = [
+    ("metering", &[]),
+    ("service-kit", &[]),
+    ("local-engines", &[]),
+    ("testkit", &["local-engines"]),
+    ("event-log", &["metering"]),
+    ("usage-store", &["metering"]),
+    ("config-store", &["metering"]),
+    ("embedded-clickhouse", &["service-kit"]),
+    ("ingest-api", &["config-store", "event-log", "metering", "service-kit"]),
+    ("event-consumer", &["event-log", "metering", "service-kit", "usage-store"]),
+    (
+        "standalone",
+        &[
+            "config-store",
+            "event-consumer",
+            "event-log",
+            "ingest-api",
+            "local-engines",
+            "metering",
+            "service-kit",
+            "usage-store",
+        ],
+    ),
+    ("loadtest", &["local-engines"]),
+];
+
+/// The vendor clients that only one crate may name.
+const OWNERS: [(&str, &str); 5] = [
+    ("rdkafka", "event-log"),
+    ("rusqlite", "event-log"),
+    ("clickhouse", "usage-store"),
+    ("sqlx", "config-store"),
+    ("libloading", "embedded-clickhouse"),
+];
+
+#[test]
+fn crates_depend_on_each_other_only_as_drawn() {
+    let found = repo::dependencies();
+    let known: BTreeSet<_> = EDGES.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(
+        found.keys().cloned().collect::<BTreeSet<_>>(),
+        known,
+        "every crate has a row in the table"
+    );
+    for (name, allowed) in EDGES {
+        for dependency in found[name].iter().filter(|d| known.contains(*d)) {
+            assert!(
+                allowed.contains(&dependency.as_str()),
+                "{name} must not depend on {dependency}"
+            );
+        }
+    }
+}
+
+#[test]
+fn each_vendor_client_is_named_by_one_crate() {
+    for (client, owner) in OWNERS {
+        let users: Vec<_> = repo::dependencies()
+            .into_iter()
+            .filter(|(_, deps)| deps.iter().any(|d| d == client))
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(users, [owner], "{client}");
+    }
+}
+
+#[test]
+fn the_domain_is_free_of_floats_io_and_async() {
+    for file in rust_files().filter(|f| f.starts_with("crates/metering/src/")) {
+        for word in ["f32", "f64", "async ", "std::fs", "std::net", "tokio"] {
+            assert!(!read(&file).contains(word), "{file} has `{word}`");
+        }
+    }
+}
+
+#[test]
+fn source_files_are_short_and_say_what_they_are_for() {
+    for file in rust_files() {
+        let text = read(&file);
+        let lines = text.lines().count();
+        assert!(lines <= 500, "{file} has {lines} lines; split it");
+        assert!(!file.ends_with("/mod.rs"), "{file}: use name.rs beside name/");
+        let is_tests = file.ends_with("/tests.rs") || file.contains("/tests/");
+        assert!(
+            is_tests || text.starts_with("//!"),
+            "{file} does not begin with `//!` and its one job"
+        );
+    }
+}
+
+#[test]
+fn nothing_is_left_open_or_ignored() {
+    // Spelled in two parts so that this file does not find itself.
+    let words =
+        [["TO", "DO"], ["FIX", "ME"], ["#[ig", "nore"], ["todo", "!("], ["unimple", "mented!("]]
+            .map(|word| word.concat());
+    for file in rust_files() {
+        let text = read(&file);
+        for word in &words {
+            assert!(!text.contains(word), "{file} has `{word}`");
+        }
+    }
+}
+
+fn rust_files() -> impl Iterator<Item = String> {
+    repo::files().into_iter().filter(|file| file.ends_with(".rs"))
+}
+
+fn read(file: &str) -> String {
+    std::fs::read_to_string(repo::root().join(file)).unwrap_or_else(|e| panic!("{file}: {e}"))
+}
