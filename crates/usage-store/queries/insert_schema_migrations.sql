@@ -1,0 +1,7 @@
+INSERT INTO schema_migrations
+(
+    version,
+    name,
+    checksum
+)
+FORMAT RowBinary

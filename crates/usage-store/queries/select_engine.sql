@@ -1,0 +1,3 @@
+SELECT engine
+FROM system.tables
+WHERE database = currentDatabase() AND name = {table:String}

@@ -1,0 +1,66 @@
+//! The handle to the store: one HTTP connection pool and the limits of each call.
+
+use crate::config::UsageStoreConfig;
+use crate::error::StoreError;
+use clickhouse::Client;
+use clickhouse::query::Query;
+use std::time::Duration;
+
+/// A ClickHouse database with our schema. Cheap to clone; connections are opened when needed.
+#[derive(Clone)]
+pub struct UsageStore {
+    pub(crate) client: Client,
+    pub(crate) config: UsageStoreConfig,
+}
+
+impl std::fmt::Debug for UsageStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UsageStore").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl UsageStore {
+    /// Remembers where the store is; nothing is sent yet.
+    pub fn connect(config: &UsageStoreConfig) -> Self {
+        let client = Client::default()
+            .with_url(&config.url)
+            .with_user(&config.user)
+            .with_password(config.password.expose())
+            .with_database(&config.database)
+            // A query that is cut short by a limit of the user's profile must fail: a shortened list
+            // of identities would let duplicates through.
+            .with_setting("read_overflow_mode", "throw")
+            .with_setting("result_overflow_mode", "throw")
+            .with_setting("timeout_overflow_mode", "throw");
+        Self { client, config: config.clone() }
+    }
+
+    /// Asks the server for an answer.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        const OPERATION: &str = "the ping of ClickHouse";
+        within(
+            self.config.query_timeout,
+            OPERATION,
+            self.client.query_raw("SELECT 1").fetch_one::<u8>(),
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// A query of `queries/`, whose parameters are bound by the server.
+    pub(crate) fn query(&self, sql: &'static str) -> Query {
+        self.client.query_raw(sql)
+    }
+}
+
+/// Runs `query` for at most `limit`.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    operation: &'static str,
+    query: impl Future<Output = clickhouse::error::Result<T>>,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout(limit, query).await {
+        Ok(answer) => answer.map_err(StoreError::query(operation)),
+        Err(_) => Err(StoreError::TimedOut { operation }),
+    }
+}
