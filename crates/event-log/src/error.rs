@@ -21,7 +21,9 @@ pub enum LogError {
     #[error("the topic breaks the contract: {0}")]
     Contract(String),
     /// The log no longer holds records that were not consumed yet.
-    #[error("partition {partition} starts at offset {low}, but {expected} is the next to read: the records between them are gone")]
+    #[error(
+        "partition {partition} starts at offset {low}, but {expected} is the next to read: the records between them are gone"
+    )]
     Gap { partition: u16, expected: u64, low: u64 },
     /// The member lost the partition, or the group rebalances; the work is taken over elsewhere.
     #[error("the partition belongs to another member")]

@@ -3,7 +3,9 @@
 //! Two transports keep one contract: Apache Kafka (the only place that names rdkafka) and an
 //! embedded one on SQLite. One event per record; `wire` is the format of a record's value.
 
+pub mod embedded;
 pub mod error;
+mod position;
 pub mod record;
 pub mod wire;
 
@@ -18,6 +20,11 @@ use std::time::Duration;
 pub type PartitionId = u16;
 /// A position in a partition, from zero and without gaps for the records of one producer batch.
 pub type Offset = u64;
+
+/// Records after which a poll returns what it has.
+pub const POLL_RECORDS_MAX: usize = 10_000;
+/// Bytes of keys and values after which a poll returns what it has.
+pub const POLL_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// The writing end of a log topic. Shared by all requests.
 pub trait EventLogProducer: Send + Sync + std::fmt::Debug {
@@ -34,7 +41,10 @@ pub trait EventLogProducer: Send + Sync + std::fmt::Debug {
     fn unready(&self) -> Option<String>;
 
     /// Waits until everything published so far is durable or has failed, for at most `limit`.
-    fn flush(&self, limit: Duration) -> Pin<Box<dyn Future<Output = Result<(), PublishError>> + Send + '_>>;
+    fn flush(
+        &self,
+        limit: Duration,
+    ) -> Pin<Box<dyn Future<Output = Result<(), PublishError>> + Send + '_>>;
 }
 
 /// The outcome of one [`EventLogProducer::publish`].
@@ -62,7 +72,11 @@ pub trait EventLogConsumer: Send {
     fn watermarks(&mut self, partition: PartitionId) -> Result<Watermarks, LogError>;
 
     /// The first offset whose record was appended at or after `at`; the high watermark when there is none.
-    fn offset_for_time(&mut self, partition: PartitionId, at: chrono::DateTime<chrono::Utc>) -> Result<Offset, LogError>;
+    fn offset_for_time(
+        &mut self,
+        partition: PartitionId,
+        at: chrono::DateTime<chrono::Utc>,
+    ) -> Result<Offset, LogError>;
 }
 
 /// The readable range `[low, high)` of a partition.

@@ -122,6 +122,11 @@ impl FetchedRecords {
         self.bytes.len()
     }
 
+    /// The offset of the last record.
+    pub fn last_offset(&self) -> Option<Offset> {
+        self.spans.last().map(|span| span.offset)
+    }
+
     pub fn iter(&self) -> impl ExactSizeIterator<Item = FetchedRecord<'_>> {
         self.spans.iter().map(|span| FetchedRecord {
             offset: span.offset,
