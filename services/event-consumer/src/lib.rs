@@ -1,1 +1,3 @@
-//! event-consumer
+//! poll → decode → dedup → batch → insert → commit
+
+pub mod dedup;

@@ -1,0 +1,159 @@
+//! The exact index of one partition: which events were seen, and where their first copies are.
+//!
+//! It is a function of the log before the next record and nothing else, so it can be cut back,
+//! dropped and rebuilt at any time.
+
+use super::ages::Ages;
+use super::table::{Entry, SHARDS, Table};
+use super::{Place, PositionOrder};
+use chrono::{DateTime, Utc};
+use event_log::Offset;
+use metering::IdentityHash;
+use std::cmp::Ordering;
+use std::ops::Range;
+
+/// One copy of an event.
+#[derive(Clone, Copy, Debug)]
+pub struct Copy {
+    pub hash: IdentityHash,
+    pub place: Place,
+    /// Hash of what the producer said, identity apart. Only its low 40 bits are compared.
+    pub fingerprint: u64,
+    pub accepted_at: DateTime<Utc>,
+}
+
+/// What a copy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Never seen before.
+    First,
+    /// The first copy, read once more: it is stored again, as the same bytes.
+    Replay,
+    /// A later copy that says the same.
+    Duplicate,
+    /// A later copy that says something else than the one at `first`, of whose fingerprint the low 40 bits are known.
+    Conflict { first: Place, first_fingerprint: u64 },
+    /// The log does not hold what it held before: the first copy is known to stand at `known`.
+    Impossible { known: Place },
+}
+
+/// The first copies of a partition, as far back as the horizon at least.
+#[derive(Debug)]
+pub struct PartitionIndex {
+    order: PositionOrder,
+    tables: Vec<Table>,
+    len: usize,
+    allocated: usize,
+    forget_below: Place,
+    ages: Ages,
+}
+
+impl PartitionIndex {
+    /// An index that has seen nothing, for a log of the epoch of `order`.
+    pub fn new(order: PositionOrder) -> Self {
+        Self {
+            order,
+            tables: vec![Table::default(); SHARDS],
+            len: 0,
+            allocated: 0,
+            forget_below: Place::FIRST,
+            ages: Ages::default(),
+        }
+    }
+
+    pub fn order(&self) -> PositionOrder {
+        self.order
+    }
+
+    /// Ids that are remembered.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Memory in bytes, empty slots included.
+    pub fn allocated_bytes(&self) -> usize {
+        self.allocated + SHARDS * size_of::<Table>() + self.ages.allocated_bytes()
+    }
+
+    /// What `copy` is; a first copy is remembered.
+    pub fn decide(&mut self, copy: &Copy) -> Verdict {
+        let entry = Entry::new(copy.hash, copy.place, copy.fingerprint);
+        let Some(known) = self.find_or_insert(entry, copy.accepted_at) else {
+            return Verdict::First;
+        };
+        let same = known.fingerprint() == entry.fingerprint();
+        match (known.place().cmp(&copy.place), same) {
+            (Ordering::Equal, true) => Verdict::Replay,
+            (Ordering::Less, true) => Verdict::Duplicate,
+            (Ordering::Less, false) => {
+                Verdict::Conflict { first: known.place(), first_fingerprint: known.fingerprint() }
+            }
+            (Ordering::Equal, false) | (Ordering::Greater, _) => {
+                Verdict::Impossible { known: known.place() }
+            }
+        }
+    }
+
+    /// Takes over what the store holds. Of several rows of one event the earliest counts.
+    pub fn remember(&mut self, copy: &Copy) {
+        let entry = Entry::new(copy.hash, copy.place, copy.fingerprint);
+        if self
+            .find_or_insert(entry, copy.accepted_at)
+            .is_some_and(|known| known.place() > copy.place)
+        {
+            self.table(&entry).replace(entry);
+            self.ages.note(copy.accepted_at, copy.place);
+        }
+    }
+
+    /// Lets go of ids that were accepted before `horizon_start`. They stay until memory is needed,
+    /// and ids accepted up to an hour before it stay as well.
+    pub fn forget_before(&mut self, horizon_start: DateTime<Utc>) {
+        self.forget_below = self.forget_below.max(self.ages.advance(horizon_start));
+    }
+
+    /// Frees the memory of the ids that were let go.
+    pub fn sweep(&mut self) {
+        self.rebuild_tables(self.forget_below..Place::END);
+    }
+
+    /// Forgets the records from `next` on, as if they had not been read yet.
+    pub fn cut_back(&mut self, next: Offset) {
+        let end = self.order.current(next);
+        self.forget_below = self.forget_below.min(end);
+        self.rebuild_tables(self.forget_below..end);
+    }
+
+    fn table(&mut self, entry: &Entry) -> &mut Table {
+        &mut self.tables[entry.shard()]
+    }
+
+    fn find_or_insert(&mut self, entry: Entry, accepted_at: DateTime<Utc>) -> Option<Entry> {
+        let keep = self.forget_below..Place::END;
+        let table = self.table(&entry);
+        let (len, bytes) = (table.len(), table.allocated_bytes());
+        let known = table.find_or_insert(entry, &keep);
+        let (new_len, new_bytes) = (table.len(), table.allocated_bytes());
+        if known.is_none() {
+            self.len = self.len - len + new_len;
+            self.allocated = self.allocated - bytes + new_bytes;
+            self.ages.note(accepted_at, entry.place());
+        }
+        known
+    }
+
+    fn rebuild_tables(&mut self, keep: Range<Place>) {
+        for table in &mut self.tables {
+            table.rebuild(&keep);
+        }
+        self.len = self.tables.iter().map(Table::len).sum();
+        self.allocated = self.tables.iter().map(Table::allocated_bytes).sum();
+    }
+}
+
+#[cfg(test)]
+mod tests;

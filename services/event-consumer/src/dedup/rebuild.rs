@@ -1,0 +1,1 @@
+//! How the index is read back from what the store holds.
