@@ -138,6 +138,15 @@ impl MetricCatalog {
     pub fn get(&self, code: &str) -> Option<&BillableMetric> {
         self.by_code.get(code)
     }
+
+    /// The number of metrics.
+    pub fn len(&self) -> usize {
+        self.by_code.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_code.is_empty()
+    }
 }
 
 impl FromIterator<BillableMetric> for MetricCatalog {
