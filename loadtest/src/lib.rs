@@ -1,0 +1,25 @@
+//! plan → ledger → send → resolve → drain → verdict → report
+//!
+//! An open-loop load generator with a ledger of its own. It shares no code with the pipeline it
+//! tests, so a mistake there can't hide behind the same mistake here.
+
+pub mod answer;
+pub mod args;
+pub mod clickhouse;
+pub mod decimal;
+pub mod event;
+pub mod expectation;
+pub mod generate;
+pub mod http;
+pub mod lag;
+pub mod ledger;
+pub mod plan;
+pub mod processes;
+pub mod progress;
+pub mod report;
+pub mod resolve;
+pub mod run;
+pub mod schedule;
+pub mod settle;
+pub mod traffic;
+pub mod verdict;

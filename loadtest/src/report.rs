@@ -1,0 +1,250 @@
+//! What a run found out: a table for people, JSON for scripts.
+
+use crate::decimal::{grouped, ratio};
+use crate::expectation::Counts;
+use crate::processes::Usage;
+use crate::verdict::Verdict;
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+/// Quantiles of a histogram, in its unit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Quantiles {
+    pub samples: u64,
+    pub p50: u64,
+    pub p90: u64,
+    pub p99: u64,
+    pub p999: u64,
+    pub max: u64,
+}
+
+impl Quantiles {
+    pub fn of(histogram: &Histogram<u64>) -> Self {
+        Self {
+            samples: histogram.len(),
+            p50: histogram.value_at_quantile(0.5),
+            p90: histogram.value_at_quantile(0.9),
+            p99: histogram.value_at_quantile(0.99),
+            p999: histogram.value_at_quantile(0.999),
+            max: histogram.max(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    pub run: String,
+    pub ledger: String,
+    /// Events per second.
+    pub target_rate: u64,
+    /// Accepted events per second while the load was on.
+    pub achieved_rate: u64,
+    pub seconds: u64,
+    pub events_per_request: u64,
+    pub counts: Counts,
+    pub unknown_attempts: u64,
+    pub rejection_codes: BTreeMap<String, u64>,
+    pub late_requests: u64,
+    pub latest_start_ms: u64,
+    /// Requests that were due and could not be sent at all.
+    pub never_started_requests: u64,
+    /// Microseconds from when a request was due to its ack.
+    pub ack_latency_us: Quantiles,
+    /// Milliseconds from ack to visible in SQL.
+    pub queryable_lag_ms: Quantiles,
+    /// Markers that did not become visible.
+    pub never_visible: u64,
+    /// From the last ack until everything was visible; none when it did not come to that.
+    pub caught_up_ms: Option<u64>,
+    pub processes: Vec<Usage>,
+    pub verdict: Verdict,
+}
+
+impl Report {
+    pub fn passed(&self) -> bool {
+        self.verdict.passed() && self.caught_up_ms.is_some()
+    }
+
+    pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        self.print_traffic(out)?;
+        self.print_times(out)?;
+        self.print_processes(out)?;
+        self.print_verdict(out)
+    }
+
+    fn print_traffic(&self, out: &mut impl Write) -> io::Result<()> {
+        let counts = &self.counts;
+        let shares = format!(
+            "{} first copies, {} duplicates, {} with another timestamp",
+            grouped(counts.acked_fresh),
+            grouped(counts.acked_duplicates),
+            grouped(counts.acked_restamped)
+        );
+        writeln!(out)?;
+        row(
+            out,
+            "sent",
+            &format!("{} events, {} per request", grouped(counts.sent), self.events_per_request),
+        )?;
+        row(out, "acked", &format!("{}: {shares}", grouped(counts.acked)))?;
+        row(out, "rejected", &grouped(counts.rejected))?;
+        for (code, count) in &self.rejection_codes {
+            row(out, "", &format!("{} {code}", grouped(*count)))?;
+        }
+        let retried = format!(
+            "{}, {} attempts were retried",
+            grouped(counts.unresolved),
+            grouped(self.unknown_attempts)
+        );
+        row(out, "unknown", &retried)?;
+        let rate = format!(
+            "{} events/s of {} for {} s",
+            grouped(self.achieved_rate),
+            grouped(self.target_rate),
+            self.seconds
+        );
+        row(out, "rate", &rate)?;
+        if self.never_started_requests > 0 {
+            let text = format!(
+                "{} requests were due and could not be sent: the system is too slow for this rate",
+                grouped(self.never_started_requests)
+            );
+            row(out, "NOT SENT", &text)?;
+        }
+        let late = format!(
+            "{} requests waited for a connection, for {} ms at most",
+            grouped(self.late_requests),
+            self.latest_start_ms
+        );
+        row(out, "late", &late)
+    }
+
+    fn print_times(&self, out: &mut impl Write) -> io::Result<()> {
+        let Quantiles { p50, p90, p99, p999, max, .. } = self.ack_latency_us;
+        let ms = |microseconds: u64| ratio(microseconds.into(), 1_000, 1);
+        let latency = format!(
+            "p50 {}  p90 {}  p99 {}  p999 {}  max {} ms, from the due time",
+            ms(p50),
+            ms(p90),
+            ms(p99),
+            ms(p999),
+            ms(max)
+        );
+        row(out, "ack latency", &latency)?;
+        let lag = self.queryable_lag_ms;
+        let seconds = |ms: u64| ratio(ms.into(), 1_000, 2);
+        let lag_text = format!(
+            "p50 {}  p99 {}  max {} s after the ack, {} samples",
+            seconds(lag.p50),
+            seconds(lag.p99),
+            seconds(lag.max),
+            lag.samples
+        );
+        row(out, "queryable", &lag_text)?;
+        if self.never_visible > 0 {
+            row(out, "", &format!("{} samples never became visible", self.never_visible))?;
+        }
+        let caught_up = self.caught_up_ms.map_or("not within the time allowed".to_owned(), |ms| {
+            format!("{} s after the last ack", seconds(ms))
+        });
+        row(out, "caught up", &caught_up)
+    }
+
+    fn print_processes(&self, out: &mut impl Write) -> io::Result<()> {
+        let events = u128::from(self.counts.acked);
+        let mut total = 0;
+        for usage in &self.processes {
+            total += u128::from(usage.cpu_us);
+            let gone = if usage.gone { ", ended before the run" } else { "" };
+            let per_event = ratio(usage.cpu_us.into(), events, 2);
+            let text = format!(
+                "{per_event:>7} µs of CPU per event, {} MB at most{gone}",
+                usage.rss_peak_kib / 1_024
+            );
+            row(out, &usage.name, &text)?;
+        }
+        row(out, "all of these", &format!("{:>7} µs of CPU per event", ratio(total, events, 2)))
+    }
+
+    fn print_verdict(&self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(out)?;
+        for (problem, finding) in &self.verdict.findings {
+            writeln!(
+                out,
+                "  {}: {}, such as {}",
+                problem.name(),
+                grouped(finding.count),
+                finding.examples.join("; ")
+            )?;
+        }
+        let rows = grouped(self.verdict.rows);
+        let accepted = grouped(self.counts.acked_fresh);
+        if self.passed() {
+            writeln!(
+                out,
+                "PASS: every one of {accepted} accepted events is counted exactly once; ids, payloads, hourly counts and sums, and conflicts agree"
+            )
+        } else {
+            writeln!(
+                out,
+                "FAIL: {accepted} events were accepted, the billing view has {rows} rows; the ledger is {}",
+                self.ledger
+            )
+        }
+    }
+}
+
+fn row(out: &mut impl Write, label: &str, text: &str) -> io::Result<()> {
+    writeln!(out, "{label:>14}  {text}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::Problem;
+
+    fn printed(report: &Report) -> String {
+        let mut out = Vec::new();
+        report.print(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn good() -> Report {
+        let counts = Counts {
+            sent: 103,
+            acked: 103,
+            acked_fresh: 100,
+            acked_duplicates: 2,
+            acked_restamped: 1,
+            ..Counts::default()
+        };
+        let processes = vec![Usage {
+            name: "standalone".to_owned(),
+            cpu_us: 618,
+            rss_peak_kib: 204_800,
+            gone: false,
+        }];
+        Report { counts, processes, caught_up_ms: Some(1_250), ..Report::default() }
+    }
+
+    #[test]
+    fn the_table_ends_in_the_verdict() {
+        let text = printed(&good());
+        assert!(text.contains("6.00 µs of CPU per event, 200 MB at most"), "{text}");
+        assert!(text.lines().last().unwrap().starts_with("PASS: every one of 100"), "{text}");
+    }
+
+    #[test]
+    fn findings_and_what_never_caught_up_fail() {
+        let mut report = good();
+        report.caught_up_ms = None;
+        assert!(!report.passed());
+        let mut report = good();
+        report.verdict.add(Problem::Missing, || "load-a-1".to_owned());
+        let text = printed(&report);
+        assert!(text.contains("missing: 1, such as load-a-1"), "{text}");
+        assert!(text.lines().last().unwrap().starts_with("FAIL"), "{text}");
+    }
+}
