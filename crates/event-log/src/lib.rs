@@ -5,6 +5,7 @@
 
 pub mod embedded;
 pub mod error;
+pub mod kafka;
 mod position;
 pub mod record;
 pub mod wire;
