@@ -54,8 +54,9 @@ pub struct Args {
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=999_999))]
     pub customers: u32,
 
-    /// The organization's metrics to send events for, each with `count` or `sum`.
-    #[arg(long, value_delimiter = ',', default_value = "api_calls=count,tokens=sum", value_parser = parse_metric)]
+    /// The organization's metrics to send events for, each with `count`, with `sum`, or with
+    /// `sum:` and the property that holds the quantity.
+    #[arg(long, value_delimiter = ',', default_value = "api_calls=count,tokens=sum:tokens", value_parser = parse_metric)]
     pub codes: Vec<Metric>,
 
     /// The same seed sends the same events.
@@ -125,18 +126,26 @@ fn parse_share(text: &str) -> Result<u32, String> {
 }
 
 fn parse_metric(text: &str) -> Result<Metric, String> {
-    let wrong = || format!("`{text}` is not `code=count` or `code=sum`");
-    let (code, aggregation) = text.split_once('=').ok_or_else(wrong)?;
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
-    if code.is_empty() || !code.bytes().all(plain) {
+    let wrong = || format!("`{text}` is not `code=count`, `code=sum` or `code=sum:field`");
+    let (code, rest) = text.split_once('=').ok_or_else(wrong)?;
+    let (aggregation, field) = match rest.split_once(':') {
+        Some((aggregation, field)) => (aggregation, Some(field)),
+        None => (rest, None),
+    };
+    // They are written into JSON and SQL as they are.
+    let plain = |name: &str| {
+        !name.is_empty()
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+    };
+    if !plain(code) || !field.is_none_or(plain) {
         return Err(wrong());
     }
-    let aggregation = match aggregation {
-        "count" => Aggregation::Count,
-        "sum" => Aggregation::Sum,
+    let aggregation = match (aggregation, field) {
+        ("count", None) => Aggregation::Count,
+        ("sum", _) => Aggregation::Sum,
         _ => return Err(wrong()),
     };
-    Ok(Metric { code: code.to_owned(), aggregation })
+    Ok(Metric { code: code.to_owned(), aggregation, field: field.map(str::to_owned) })
 }
 
 fn parse_process(text: &str) -> Result<NamedProcess, String> {
@@ -175,12 +184,19 @@ mod tests {
             "--duplicates",
             "0.5%",
             "--codes",
-            "a=sum",
+            "a=sum:b",
         ])
         .unwrap();
         assert_eq!(args.processes[1], NamedProcess { name: "engine".to_owned(), pid: 34 });
         assert_eq!(args.duplicates, 50);
-        assert_eq!(args.codes, [Metric { code: "a".to_owned(), aggregation: Aggregation::Sum }]);
+        assert_eq!(
+            args.codes,
+            [Metric {
+                code: "a".to_owned(),
+                aggregation: Aggregation::Sum,
+                field: Some("b".to_owned())
+            }]
+        );
     }
 
     #[test]
@@ -195,6 +211,8 @@ mod tests {
             ["--duplicates", "2"],
             ["--duplicates", "1.234%"],
             ["--codes", "a=max"],
+            ["--codes", "a=count:b"],
+            ["--codes", "a=sum:"],
             ["--codes", "a b=sum"],
             ["--connections", "0"],
             ["--processes", "x=y"],

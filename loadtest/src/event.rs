@@ -30,6 +30,8 @@ pub enum Aggregation {
 pub struct Metric {
     pub code: String,
     pub aggregation: Aggregation,
+    /// The property that the metric reads its quantity from; the event's `value` when there is none.
+    pub field: Option<String>,
 }
 
 /// Everything that the events of a run follow from. It is the first line of the ledger.
@@ -140,27 +142,34 @@ impl Run {
         out.extend_from_slice(b"-c");
         decimal::write_integer(facts.customer.into(), 6, out);
         out.extend_from_slice(b"\",\"code\":\"");
-        out.extend_from_slice(self.metrics[facts.metric].code.as_bytes());
+        let metric = &self.metrics[facts.metric];
+        out.extend_from_slice(metric.code.as_bytes());
         out.extend_from_slice(b"\",\"timestamp\":\"");
         write_timestamp(
             if restamped { self.restamped_ms(number) } else { facts.timestamp_ms },
             out,
         );
         out.push(b'"');
-        if let Some(value) = facts.value {
-            write_value(value, facts.noise & 1 == 0, out);
+        let quoted = facts.noise & 1 == 0;
+        if let (Some(value), None) = (facts.value, &metric.field) {
+            write_value("value", value, quoted, out);
         }
         out.extend_from_slice(b",\"properties\":{\"region\":\"");
         out.extend_from_slice(REGIONS[index(facts.noise >> 32, REGIONS.len())].as_bytes());
         out.extend_from_slice(b"\",\"endpoint\":\"/v1/completions\",\"model\":\"large-2026-10\",\"status\":200,\"client\":\"sdk-python/2.14.0\",\"duration_ms\":");
         decimal::write_integer(below(facts.noise >> 20, 4_000).into(), 1, out);
+        if let (Some(value), Some(field)) = (facts.value, &metric.field) {
+            write_value(field, value, quoted, out);
+        }
         out.extend_from_slice(b"}}");
     }
 }
 
 /// Both spellings of a value are part of the API: a JSON number, and a string that holds one.
-fn write_value(value: i128, quoted: bool, out: &mut Vec<u8>) {
-    out.extend_from_slice(b",\"value\":");
+fn write_value(name: &str, value: i128, quoted: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
     let quote: &[u8] = if quoted { b"\"" } else { b"" };
     out.extend_from_slice(quote);
     decimal::write(value, out);
@@ -232,8 +241,13 @@ pub(crate) fn example_run() -> Run {
         rate: 20_000,
         customers: 10,
         metrics: vec![
-            Metric { code: "api_calls".to_owned(), aggregation: Aggregation::Count },
-            Metric { code: "tokens".to_owned(), aggregation: Aggregation::Sum },
+            Metric { code: "api_calls".to_owned(), aggregation: Aggregation::Count, field: None },
+            Metric {
+                code: "tokens".to_owned(),
+                aggregation: Aggregation::Sum,
+                field: Some("tokens".to_owned()),
+            },
+            Metric { code: "credits".to_owned(), aggregation: Aggregation::Sum, field: None },
         ],
         organization: String::new(),
     }
@@ -260,8 +274,10 @@ mod tests {
             assert_eq!(event["code"], run.metrics[facts.metric].code);
             let at = DateTime::parse_from_rfc3339(event["timestamp"].as_str().unwrap()).unwrap();
             assert_eq!(at.timestamp_millis(), facts.timestamp_ms);
-            assert_eq!(event.get("value").is_some(), facts.value.is_some());
-            if let Some(text) = event.get("value").and_then(|value| value.as_str()) {
+            let fields = [&event["value"], &event["properties"]["tokens"]];
+            let expected = [facts.value.is_some() && facts.metric == 2, facts.metric == 1];
+            assert_eq!(fields.map(|field| !field.is_null()), expected);
+            if let Some(text) = fields.into_iter().find_map(|field| field.as_str()) {
                 assert_eq!(decimal::parse(text), facts.value.map(Into::into));
             }
         }

@@ -31,7 +31,9 @@ fn run_with(faults: Faults, more: &[&str]) -> anyhow::Result<Report> {
     let load =
         ["--rate", "2000", "--events-per-request", "20", "--duration", "1s", "--customers", "20"];
     let bounds = ["--catch-up-within", "1500ms", "--duplicates", "5%", "--restamped", "5%"];
-    let args = Args::try_parse_from(fixed.iter().chain(&load).chain(&bounds).chain(more))?;
+    let codes = ["--codes", "api_calls=count,tokens=sum:tokens,credits=sum"];
+    let args =
+        Args::try_parse_from(fixed.iter().chain(&load).chain(&bounds).chain(&codes).chain(more))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tokio::task::LocalSet::new().block_on(&runtime, loadtest::run::run(&args))
 }

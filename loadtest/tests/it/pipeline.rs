@@ -133,9 +133,10 @@ fn milliseconds(event: &Value) -> i64 {
     chrono::DateTime::parse_from_rfc3339(text(event, "timestamp")).unwrap().timestamp_millis()
 }
 
-/// The value as text; a number keeps its digits because they are cut out of the body.
+/// The quantity as text, with all of its digits.
 fn value(event: &Value) -> Option<String> {
-    event.get("value").map(|value| value.as_str().unwrap().to_owned())
+    let field = event.get("value").or_else(|| event["properties"].get("tokens"));
+    field.map(|value| value.as_str().unwrap().to_owned())
 }
 
 impl State {
@@ -261,17 +262,22 @@ fn event_row(row: &Value) -> String {
     format!("org_demo\t\t{id}\t{code}\t{customer}\t{}\t{value}\n", milliseconds(row))
 }
 
-/// The events of a body, with every value as a string so that none is rounded.
+/// The events of a body, with every quantity as a string so that none is rounded.
 fn events(body: &[u8]) -> Vec<Value> {
-    let mut exact = String::new();
-    let mut rest = std::str::from_utf8(body).unwrap();
-    while let Some((before, after)) = rest.split_once("\"value\":") {
-        let number = after.split([',', '}']).next().unwrap();
-        exact.push_str(before);
-        exact.push_str(&format!("\"value\":\"{}\"", number.trim_matches('"')));
-        rest = &after[number.len()..];
+    let mut exact = std::str::from_utf8(body).unwrap().to_owned();
+    for name in ["\"value\":", "\"tokens\":"] {
+        exact = exact
+            .split_inclusive(name)
+            .enumerate()
+            .map(|(i, part)| if i == 0 { part.to_owned() } else { quoted(part) })
+            .collect();
     }
-    exact.push_str(rest);
     let request: Value = serde_json::from_str(&exact).unwrap();
     request["events"].as_array().unwrap().clone()
+}
+
+/// `12.5}…` as `"12.5"}…`.
+fn quoted(text: &str) -> String {
+    let number = text.split([',', '}']).next().unwrap();
+    format!("\"{}\"{}", number.trim_matches('"'), &text[number.len()..])
 }
