@@ -1,0 +1,136 @@
+//! Rebuilding the dedup index from the store.
+
+use crate::engine::{Database, database};
+use crate::events::{event, push, start};
+use chrono::{DateTime, TimeDelta, Utc};
+use metering::UsageEvent;
+use std::collections::BTreeSet;
+use usage_store::{EventRows, IdentityRow, InsertToken, Position};
+
+async fn insert(database: &Database, events: &[(UsageEvent<'static>, Position)]) {
+    let mut rows = EventRows::default();
+    for (event, position) in events {
+        push(&mut rows, event, *position);
+    }
+    let rows = rows.finish();
+    let token = InsertToken::new("t", &[], &rows.bytes);
+    database.store.insert_events(&rows, &token).await.unwrap();
+}
+
+async fn remembered(
+    database: &Database,
+    epoch: u16,
+    partition: u16,
+    since: DateTime<Utc>,
+) -> BTreeSet<IdentityRow> {
+    let mut rows = BTreeSet::new();
+    database
+        .store
+        .remembered_identities(epoch, partition, since, |row| {
+            rows.insert(row);
+        })
+        .await
+        .unwrap();
+    rows
+}
+
+fn row(event: &UsageEvent<'_>, position: Position) -> IdentityRow {
+    let mut key = Vec::new();
+    event.write_identity_key(&mut key);
+    IdentityRow {
+        epoch: position.epoch,
+        offset: position.offset,
+        hash: metering::identity::identity_hash(&key).0,
+        fingerprint: event.payload_fingerprint(),
+    }
+}
+
+#[tokio::test]
+async fn a_partition_remembers_its_own_since_an_instant() {
+    let database = database("remembered").await;
+    let at = |epoch, partition, offset| Position { epoch, partition, offset };
+    let accepted = |id: &str, seconds| UsageEvent {
+        accepted_at: start() + TimeDelta::seconds(seconds),
+        ..event(id, 0, None)
+    };
+    let stored = [
+        (accepted("before", -1), at(1, 0, 1)),
+        (accepted("at", 0), at(1, 0, 2)),
+        (accepted("after", 1), at(1, 0, 3)),
+        (accepted("other partition", 1), at(1, 1, 9)),
+        (accepted("earlier epoch", 1), at(0, 0, 70)),
+        (accepted("later epoch", 1), at(2, 0, 5)),
+    ];
+    insert(&database, &stored).await;
+    insert(&database, &stored[2..3]).await;
+    let expected =
+        |indices: &[usize]| indices.iter().map(|i| row(&stored[*i].0, stored[*i].1)).collect();
+    assert_eq!(remembered(&database, 1, 0, start()).await, expected(&[1, 2, 4]));
+    assert_eq!(remembered(&database, 1, 1, start()).await, expected(&[3]));
+    assert_eq!(remembered(&database, 1, 7, start()).await, BTreeSet::new());
+    assert_eq!(
+        remembered(&database, 2, 0, start() - TimeDelta::days(1)).await,
+        expected(&[0, 1, 2, 4, 5])
+    );
+}
+
+#[tokio::test]
+async fn the_highest_offset_is_that_of_the_partition_and_epoch() {
+    let database = database("highest").await;
+    let at = |epoch, partition, offset| Position { epoch, partition, offset };
+    assert_eq!(database.store.highest_stored_offset(1, 0).await.unwrap(), None);
+    insert(
+        &database,
+        &[
+            (event("a", 0, None), at(1, 0, 7)),
+            (event("b", 0, None), at(1, 0, 5)),
+            (event("c", 0, None), at(1, 2, 0)),
+        ],
+    )
+    .await;
+    assert_eq!(database.store.highest_stored_offset(1, 0).await.unwrap(), Some(7));
+    assert_eq!(database.store.highest_stored_offset(1, 1).await.unwrap(), None);
+    assert_eq!(database.store.highest_stored_offset(1, 2).await.unwrap(), Some(0));
+    assert_eq!(database.store.highest_stored_offset(2, 0).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn many_identities_arrive_complete() {
+    let database = database("many").await;
+    let sql = "INSERT INTO usage_events (organization_id, transaction_id, timestamp, accepted_at, identity_hash, payload_fingerprint, \
+        topic_epoch, kafka_partition, kafka_offset) SELECT 'o', toString(number), '2026-01-01 00:00:00', '2026-01-01 00:00:00', \
+        sipHash128(number), number * 7, 1, 3, number FROM numbers(500000)";
+    database.execute(sql).await;
+    let (mut offsets, mut fingerprints) = (0_u64, 0_u64);
+    let since = start() - TimeDelta::days(100);
+    let count = database
+        .store
+        .remembered_identities(1, 3, since, |row| {
+            offsets += row.offset;
+            fingerprints += row.fingerprint;
+        })
+        .await
+        .unwrap();
+    let sum = 500_000 * 499_999 / 2;
+    assert_eq!((count, offsets, fingerprints), (500_000, sum, 7 * sum));
+}
+
+/// A profile that cuts answers short must not cut the index short.
+#[tokio::test]
+async fn an_answer_that_would_be_cut_short_is_an_error() {
+    let database = database("cut_short").await;
+    let error = database
+        .try_text(
+            "SELECT number FROM numbers(1000000)",
+            &[("max_result_rows", "10"), ("result_overflow_mode", "throw")],
+        )
+        .await;
+    assert!(error.is_err());
+    let cut = database
+        .try_text(
+            "SELECT number FROM numbers(1000000)",
+            &[("max_result_rows", "10"), ("result_overflow_mode", "break")],
+        )
+        .await;
+    assert!(cut.is_ok_and(|text| text.lines().count() < 1_000_000), "so it has to be set");
+}
