@@ -1,0 +1,123 @@
+//! Which partitions are ours, and which offsets may be committed. Pure.
+
+use crate::batch::{Range, Tenure};
+use crate::dedup::PartitionIndex;
+use crate::partition::Partition;
+use event_log::{Assignment, Offset, PartitionId};
+use std::collections::BTreeMap;
+
+/// The partitions of this member, the indexes of those it had, and the commits that are due.
+#[derive(Debug, Default)]
+pub struct Partitions {
+    owned: BTreeMap<PartitionId, Partition>,
+    /// Index and the offset it is complete up to, of partitions that were lost. They often come back
+    /// at once: most rebalances take everything and give most of it back.
+    retained: BTreeMap<PartitionId, (PartitionIndex, Offset)>,
+    to_commit: BTreeMap<PartitionId, Offset>,
+    generations: u64,
+}
+
+impl Partitions {
+    /// Takes over partitions. Those that are returned need their index rebuilt.
+    ///
+    /// A retained index is a function of the log before some offset. Cut back to where reading
+    /// starts it is what a rebuild would give; when somebody else has read on meanwhile, it is not.
+    pub fn assign(&mut self, assignments: &[Assignment]) -> Vec<Tenure> {
+        let mut retained = std::mem::take(&mut self.retained);
+        let mut to_rebuild = Vec::new();
+        for Assignment { partition, start } in assignments {
+            self.generations += 1;
+            let tenure = Tenure { partition: *partition, generation: self.generations };
+            let index = retained.remove(partition).and_then(|(mut index, next)| {
+                (*start <= next).then(|| {
+                    index.cut_back(*start);
+                    index
+                })
+            });
+            if index.is_none() {
+                to_rebuild.push(tenure);
+            }
+            self.to_commit.remove(partition);
+            self.owned.insert(*partition, Partition::new(tenure, *start, index));
+        }
+        to_rebuild
+    }
+
+    /// Lets go of partitions, with everything that was fetched of them and not committed.
+    pub fn revoke(&mut self, partitions: &[PartitionId]) {
+        for partition in partitions {
+            self.to_commit.remove(partition);
+            if let Some(index) = self.owned.remove(partition).and_then(Partition::into_index) {
+                self.retained.insert(*partition, index);
+            }
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.owned.is_empty()
+    }
+
+    pub fn get_mut(&mut self, partition: PartitionId) -> Option<&mut Partition> {
+        self.owned.get_mut(&partition)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Partition> {
+        self.owned.values()
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Partition> {
+        self.owned.values_mut()
+    }
+
+    /// Whether a partition is still held under the assignment it was read under.
+    pub fn holds(&self, tenure: Tenure) -> bool {
+        self.owned.get(&tenure.partition).is_some_and(|partition| partition.tenure() == tenure)
+    }
+
+    /// The first partition after `after`, in a circle.
+    pub fn following(&self, after: PartitionId) -> Option<PartitionId> {
+        self.owned
+            .range(after.saturating_add(1)..)
+            .chain(&self.owned)
+            .next()
+            .map(|(partition, _)| *partition)
+    }
+
+    /// Notes that everything in `ranges` is in the store. Batches are inserted in the order they were
+    /// read in, so what is noted is a contiguous prefix.
+    pub fn inserted(&mut self, ranges: &[Range]) {
+        for range in ranges.iter().filter(|range| self.holds(range.tenure)).collect::<Vec<_>>() {
+            self.to_commit.insert(range.tenure.partition, range.next);
+        }
+    }
+
+    /// The offsets to commit.
+    pub fn to_commit(&self) -> Vec<(PartitionId, Offset)> {
+        self.to_commit.iter().map(|(partition, next)| (*partition, *next)).collect()
+    }
+
+    /// Notes that everything that was due is committed.
+    pub fn committed(&mut self) {
+        self.to_commit.clear();
+    }
+
+    /// Ids that are remembered.
+    pub fn ids(&self) -> usize {
+        self.indexes().map(PartitionIndex::len).sum()
+    }
+
+    /// Memory of all indexes, in bytes.
+    pub fn index_bytes(&self) -> usize {
+        self.indexes().map(PartitionIndex::allocated_bytes).sum()
+    }
+
+    fn indexes(&self) -> impl Iterator<Item = &PartitionIndex> {
+        self.owned
+            .values()
+            .filter_map(Partition::index)
+            .chain(self.retained.values().map(|(index, _)| index))
+    }
+}
+
+#[cfg(test)]
+mod tests;
