@@ -2,6 +2,7 @@
 //!
 //! Everything that is downloaded goes to [`cache_dir`], outside the source tree, and is fetched once.
 
+pub mod postgres;
 pub mod process;
 
 use std::fmt::Display;

@@ -159,6 +159,13 @@ mod tests {
     }
 
     #[test]
+    fn a_change_is_seen_within_two_seconds_even_when_one_look_fails() {
+        let interval = super::super::CacheOptions::default().poll_every;
+        assert!(interval + 2 * POLL_LIMIT <= Duration::from_secs(2));
+        assert!(super::super::followed::LOOKUP_LIMIT <= Duration::from_secs(2));
+    }
+
+    #[test]
     fn an_entry_is_covered_up_to_the_limit_after_it_was_confirmed() {
         let at = |seconds: i64| DateTime::from_timestamp(1_000_000 + seconds, 0).unwrap();
         let confirmation = Confirmation::new(Duration::from_secs(900));
