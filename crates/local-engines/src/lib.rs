@@ -2,6 +2,7 @@
 //!
 //! Everything that is downloaded goes to [`cache_dir`], outside the source tree, and is fetched once.
 
+pub mod kafka;
 pub mod postgres;
 pub mod process;
 
