@@ -2,7 +2,9 @@
 //!
 //! Everything that is downloaded goes to [`cache_dir`], outside the source tree, and is fetched once.
 
+pub mod clickhouse;
 pub mod kafka;
+pub mod libchdb;
 pub mod postgres;
 pub mod process;
 
