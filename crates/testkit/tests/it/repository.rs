@@ -10,7 +10,7 @@ const EDGES: [(&str, &[&str]); 12] = [
     ("local-engines", &[]),
     ("testkit", &["local-engines"]),
     ("event-log", &["metering"]),
-    ("usage-store", &["metering"]),
+    ("usage-store", &["metering", "service-kit"]),
     ("config-store", &["metering"]),
     ("embedded-clickhouse", &["service-kit"]),
     ("ingest-api", &["config-store", "event-log", "metering", "service-kit"]),
@@ -28,7 +28,7 @@ const EDGES: [(&str, &[&str]); 12] = [
             "usage-store",
         ],
     ),
-    ("loadtest", &["local-engines"]),
+    ("loadtest", &["service-kit"]),
 ];
 
 /// The vendor clients that only one crate may name.
