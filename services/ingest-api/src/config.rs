@@ -1,6 +1,7 @@
 //! Every flag of the process, with its environment variable, default and bound.
 
 use crate::body::BodyLimits;
+use crate::publish::RECORD_OVERHEAD_BYTES;
 use chrono::TimeDelta;
 use clap::builder::Resettable;
 use clap::{Args, FromArgMatches as _, Parser, Subcommand, ValueEnum};
@@ -249,11 +250,12 @@ impl ServeConfig {
             .map_or(self.rate_limit_burst, |request| request.max(self.rate_limit_burst))
     }
 
-    /// The configured budget, and at least one body with its records, which could never pass otherwise.
+    /// The configured budget, and at least the largest request with its records, which could never pass otherwise.
     pub(crate) fn in_flight_bytes(&self) -> usize {
-        let one =
-            self.max_body_bytes.saturating_add(self.max_compressed_body_bytes).saturating_mul(2);
-        bytes(self.max_in_flight_bytes.max(one))
+        let BodyLimits { bytes_max, compressed_bytes_max, events_max, .. } = self.body_limits();
+        let records = bytes_max.saturating_add(events_max.saturating_mul(RECORD_OVERHEAD_BYTES));
+        let largest = bytes_max.saturating_add(compressed_bytes_max).saturating_add(records);
+        bytes(self.max_in_flight_bytes).max(largest.saturating_add(1))
     }
 
     pub(crate) fn http_limits(&self) -> HttpLimits {

@@ -323,8 +323,11 @@ impl Modify for Problems {
                 if method == HttpMethod::Post { item.post.as_mut() } else { item.get.as_mut() };
             let responses =
                 &mut operation.expect("the operation is documented").responses.responses;
-            let answers = every.iter().filter(|(status, _)| {
-                path == "/v1/events" || matches!(status.as_str(), "404" | "405" | "500")
+            let answers = every.iter().filter(|(status, _)| match (path, status.as_str()) {
+                (_, "405" | "500") => true,
+                ("/v1/events", status) => status != "404",
+                ("/problems/{code}", status) => status == "404",
+                _ => false,
             });
             responses.extend(answers.cloned());
         }

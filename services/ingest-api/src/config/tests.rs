@@ -80,5 +80,5 @@ fn one_request_always_fits_the_limits_of_all() {
         ..ServeConfig::default()
     };
     assert_eq!(config.burst().get(), 10_000);
-    assert_eq!(config.in_flight_bytes(), 2 * (16 + 5) << 20);
+    assert_eq!(config.in_flight_bytes(), (2 * 16 + 5) * (1 << 20) + 10_000 * 160 + 1);
 }
