@@ -169,6 +169,7 @@ fn classify(operation: &'static str, error: KafkaError) -> LogError {
             | KafkaError::Nul(_)
     );
     match error.rdkafka_error_code() {
+        _ if permanent => LogError::Permanent { operation, source: error.into() },
         Some(
             Code::IllegalGeneration
             | Code::UnknownMemberId
@@ -203,7 +204,6 @@ fn classify(operation: &'static str, error: KafkaError) -> LogError {
             | Code::ClusterAuthorizationFailed
             | Code::Fatal,
         ) => LogError::Permanent { operation, source: error.into() },
-        _ if permanent => LogError::Permanent { operation, source: error.into() },
         _ => LogError::Transient { operation, source: error.into() },
     }
 }
@@ -245,7 +245,7 @@ mod tests {
         for code in [Code::BadMessage, Code::GroupAuthorizationFailed] {
             assert!(matches!(class(code), LogError::Permanent { .. }), "{code:?}");
         }
-        let fatal = KafkaError::MessageConsumptionFatal(Code::UnknownTopic);
+        let fatal = KafkaError::MessageConsumptionFatal(Code::FencedInstanceId);
         assert!(matches!(classify("testing", fatal), LogError::Permanent { .. }));
     }
 }

@@ -136,6 +136,11 @@ impl Kafka {
         self.brokers[broker].process.as_ref().map(ManagedProcess::pid)
     }
 
+    /// Whether a broker, counted from zero, has been started and has not exited.
+    pub fn is_running(&mut self, broker: usize) -> bool {
+        self.brokers[broker].process.as_mut().is_some_and(ManagedProcess::is_running)
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self, broker: usize) -> Result<(), KafkaError> {
         match self.brokers[broker].process.take() {
@@ -165,7 +170,7 @@ impl Kafka {
     }
 
     /// Stops all brokers in order, which leaves nothing to recover.
-    pub fn stop(mut self) -> Result<(), KafkaError> {
+    pub fn stop(&mut self) -> Result<(), KafkaError> {
         for broker in &mut self.brokers {
             if let Some(mut process) = broker.process.take() {
                 process.stop(STOP_LIMIT).map_err(io_error("stopping a broker"))?;
