@@ -142,7 +142,7 @@ fn lock(data_dir: &Path, wait: Duration) -> Result<File, StartError> {
         match lock.try_lock() {
             Ok(()) => return Ok(lock),
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                std::thread::sleep(wait / 100)
+                std::thread::sleep(wait / 100);
             }
             Err(TryLockError::WouldBlock) => return Err(StartError::InUse(data_dir.to_owned())),
             Err(TryLockError::Error(source)) => return Err(directory(source)),

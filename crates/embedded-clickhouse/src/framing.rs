@@ -101,7 +101,7 @@ fn split_block(bytes: &[u8]) -> Result<Option<(Block<'_>, &[u8])>, Exception> {
     let sizes =
         [[c0, c1, c2, c3], [u0, u1, u2, u3]].map(|le| usize::try_from(u32::from_le_bytes(le)));
     let [Ok(compressed), Ok(size)] = sizes else { return Err(corrupted()) };
-    if compressed < HEADER_BYTES || compressed > BUFFERED_BYTES_MAX || size > BUFFERED_BYTES_MAX {
+    if !(HEADER_BYTES..=BUFFERED_BYTES_MAX).contains(&compressed) || size > BUFFERED_BYTES_MAX {
         return Err(corrupted());
     }
     let Some((framed, after)) = framed.split_at_checked(compressed) else { return Ok(None) };

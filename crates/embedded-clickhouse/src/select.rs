@@ -110,7 +110,7 @@ impl Select {
         let mut stream =
             session.select(&self.sql, self.format(), &self.parameters).map_err(from_engine)?;
         let mut header = None;
-        while let Some(chunk) = stream.next().map_err(from_engine)? {
+        while let Some(chunk) = stream.fetch().map_err(from_engine)? {
             let summary = Summary::of(&chunk).since(began);
             let bytes = self.without_repeated_header(&chunk, &mut header)?;
             if worker.is_unwanted() || send(parts, Part { bytes, summary }).is_err() {

@@ -68,10 +68,6 @@ impl FetchError {
 
 /// The path of libchdb.so: `CHDB_LIB` when that is set, else the cached one, which is downloaded when it is not
 /// there yet. With `progress`, a download shows how far it is on standard error. Blocks.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "every program and test finds the library in the same way"
-)]
 pub fn ensure(progress: bool) -> Result<PathBuf, FetchError> {
     if let Some(named) = std::env::var_os("CHDB_LIB").filter(|name| !name.is_empty()) {
         let named = PathBuf::from(named);

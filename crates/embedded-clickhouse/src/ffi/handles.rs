@@ -230,7 +230,7 @@ pub struct SelectStream<'a> {
 
 impl SelectStream<'_> {
     /// The next chunk, or `None` at the end.
-    pub fn next(&mut self) -> Result<Option<Chunk>, String> {
+    pub fn fetch(&mut self) -> Result<Option<Chunk>, String> {
         let functions = self.connection.functions();
         // SAFETY: both handles are live, and `&mut self` keeps fetches of one stream apart.
         let handle = unsafe {
@@ -246,8 +246,8 @@ impl SelectStream<'_> {
         let functions = self.connection.functions();
         // SAFETY: both handles are live, and no fetch is running because `self` is owned.
         unsafe {
-            (functions.chdb_stream_cancel_query)(self.connection.handle(), self.result.handle)
-        };
+            (functions.chdb_stream_cancel_query)(self.connection.handle(), self.result.handle);
+        }
     }
 }
 
