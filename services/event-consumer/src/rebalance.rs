@@ -101,6 +101,11 @@ impl Partitions {
         self.to_commit.clear();
     }
 
+    /// Bytes of records that were fetched and not decided.
+    pub fn backlog_bytes(&self) -> usize {
+        self.owned.values().map(Partition::backlog_bytes).sum()
+    }
+
     /// Ids that are remembered.
     pub fn ids(&self) -> usize {
         self.indexes().map(PartitionIndex::len).sum()
@@ -109,6 +114,11 @@ impl Partitions {
     /// Memory of all indexes, in bytes.
     pub fn index_bytes(&self) -> usize {
         self.indexes().map(PartitionIndex::allocated_bytes).sum()
+    }
+
+    pub fn indexes_mut(&mut self) -> impl Iterator<Item = &mut PartitionIndex> {
+        let retained = self.retained.values_mut().map(|(index, _)| index);
+        self.owned.values_mut().filter_map(Partition::index_mut).chain(retained)
     }
 
     fn indexes(&self) -> impl Iterator<Item = &PartitionIndex> {

@@ -1,0 +1,91 @@
+//! Puts the process together: the topic, the store, the endpoint for operators.
+
+use crate::config::{MigrateArgs, ServeArgs};
+use crate::{ConsumerHealth, EventConsumer};
+use event_log::LogError;
+use event_log::kafka::{KafkaConfig, KafkaConsumer, ensure_topic};
+use service_kit::admin::{self, ProbeSet};
+use service_kit::clock::SystemClock;
+use service_kit::http_server::{self, HttpLimits};
+use service_kit::lifecycle::{Lifecycle, chain};
+use service_kit::retry::Backoff;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use usage_store::UsageStore;
+
+/// First and longest delay between two attempts to reach Kafka.
+const DELAYS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// Brings the ClickHouse database to the schema this version needs.
+pub async fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
+    UsageStore::connect(&args.store.config()).migrate().await?;
+    tracing::info!(database = args.store.clickhouse_database, "the schema is up to date");
+    Ok(())
+}
+
+/// Consumes until the process is asked to end. ClickHouse may be away for any time, from the start on.
+pub async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    let config = args.consumer.config(&args.kafka);
+    config.validate()?;
+    let kafka = args.kafka.config(args.consumer.topic_epoch);
+    let listener = bind(args.admin_listen, args.address_file.as_deref()).await?;
+    await_topic(&kafka, args.startup_timeout).await?;
+    let consumer = EventConsumer {
+        log: Box::new(KafkaConsumer::connect(&kafka)?),
+        store: UsageStore::connect(&args.store.config()),
+        config,
+        clock: Arc::new(SystemClock),
+    };
+    // The last batch may take the drain time; then the group is left.
+    let limit = consumer.config.drain_timeout + Duration::from_secs(15);
+    let lifecycle = Lifecycle::new();
+    let (health, running) = consumer.start(lifecycle.shutdown_token())?;
+    lifecycle.spawn("event-consumer", running);
+    let router = admin::router(probes(&health));
+    lifecycle.spawn(
+        "admin",
+        http_server::serve(listener, router, HttpLimits::default(), lifecycle.shutdown_token()),
+    );
+    Ok(lifecycle.run(limit).await)
+}
+
+/// What the endpoint for operators answers for a consumer.
+pub fn probes(health: &ConsumerHealth) -> ProbeSet {
+    let (live, ready) = (health.clone(), health.clone());
+    ProbeSet { live: Arc::new(move || live.live()), ready: Arc::new(move || ready.ready()) }
+}
+
+/// Binds `address`, and writes the bound one into `address_file` when given, whole or not at all.
+async fn bind(address: SocketAddr, address_file: Option<&Path>) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await?;
+    let bound = listener.local_addr()?;
+    if let Some(path) = address_file {
+        let mut unfinished = path.as_os_str().to_owned();
+        unfinished.push(".new");
+        tokio::fs::write(&unfinished, format!("{bound}\n")).await?;
+        tokio::fs::rename(&unfinished, path).await?;
+    }
+    tracing::info!(address = %bound, "listening");
+    Ok(listener)
+}
+
+/// Checks the topic, trying again for up to `limit` while Kafka is away.
+async fn await_topic(config: &KafkaConfig, limit: Duration) -> Result<(), LogError> {
+    let deadline = Instant::now() + limit;
+    let mut backoff = Backoff::new(DELAYS.0, DELAYS.1);
+    while let Err(error) = ensure_topic(config).await {
+        let next = Instant::now() + backoff.next_delay();
+        if !matches!(error, LogError::Transient { .. }) || next > deadline {
+            return Err(error);
+        }
+        tracing::warn!(error = chain(&error), "Kafka is not there yet, trying again");
+        tokio::time::sleep_until(next).await;
+    }
+    Ok(())
+}
