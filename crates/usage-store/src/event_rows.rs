@@ -10,8 +10,9 @@ use xxhash_rust::xxh3::xxh3_64;
 /// Most rows of one INSERT. ClickHouse cuts an INSERT into blocks at about a million rows, and only
 /// a block is atomic; far below that, larger inserts gain nothing.
 pub const ROWS_MAX: usize = 100_000;
-/// Most bytes of one INSERT, in RowBinary. ClickHouse also cuts a block at 256 MiB in memory, where
-/// a row takes up to twice its bytes here.
+/// Most bytes of one INSERT, in RowBinary. It bounds the memory of an insert on the server, which
+/// holds the block twice while it sorts it, and stays below the 256 MiB at which a server may cut
+/// a block, where a row takes up to twice its bytes here.
 pub const BYTES_MAX: usize = 96 * 1024 * 1024;
 /// Most months (of `timestamp`) in one INSERT, each a partition of the table. ClickHouse refuses an
 /// INSERT of more than `max_partitions_per_insert_block`, 100 by default.

@@ -25,7 +25,7 @@ impl UsageStore {
         let client = Client::default()
             .with_url(&config.url)
             .with_user(&config.user)
-            .with_password(&config.password)
+            .with_password(config.password.expose())
             .with_database(&config.database)
             // A query that is cut short by a limit of the user's profile must fail: a shortened list
             // of identities would let duplicates through.

@@ -1,6 +1,6 @@
 //! Inserts whose outcome is unknown: the answer is lost, the connection is cut, the engine dies.
 
-use crate::engine::{Database, database};
+use crate::engine::{Database, Engine, database, embedded};
 use crate::events::{encode, event, position, push, token};
 use std::time::Duration;
 use testkit::proxy::{Fault, Proxy};
@@ -74,7 +74,7 @@ async fn lose_an_answer(
         "ALTER TABLE usage_events MODIFY SETTING non_replicated_deduplication_window = {window}"
     );
     database.execute(&setting).await;
-    database.execute("SYSTEM STOP MERGES usage_events").await;
+    database.stop_merges().await;
     let rows = encode(0, &[event("t", 0, Some("1"))]);
     let token = token(0, 0, &rows);
     proxy.set(Fault::HoldAnswers);
@@ -91,6 +91,34 @@ async fn lose_an_answer(
     insert_until_confirmed(store, &rows, &token).await;
     database.expect("SELECT count() FROM usage_events", &[physical_rows]).await;
     database.expect("SELECT count(), sum(value) FROM billable_events", &["1 1"]).await;
+}
+
+/// The engine is killed at various moments of large inserts, and each is sent again to the next one.
+#[test]
+fn a_killed_engine_neither_loses_nor_doubles() {
+    let engine = embedded();
+    let runtime = runtime();
+    let database = runtime.block_on(Engine::of(&engine).database("killed"));
+    for round in 0..6_u32 {
+        let (rows, token) = batch(u64::from(round) * 20_000, 20_000);
+        // When the fault strikes, not a wait for anything: every moment has to be harmless.
+        let moment = Duration::from_millis(1) * 4_u32.pow(round.min(4));
+        let insert = async {
+            tokio::time::timeout(moment, database.store.insert_events(&rows, &token)).await
+        };
+        let outcome = runtime.block_on(insert);
+        engine.kill().expect("the engine can be killed");
+        drop(outcome);
+        let unreachable = runtime.block_on(database.store.insert_events(&rows, &token));
+        assert_eq!(unreachable.map_err(|error| error.retry), Err(Retry::SameBytes));
+        engine.start_again().expect("it starts on its old data without a manual step");
+        runtime.block_on(async {
+            insert_until_confirmed(&database.store, &rows, &token).await;
+            let total = (round + 1) * 20_000;
+            let sql = "SELECT count(), uniqExact(transaction_id), sum(value) FROM billable_events";
+            database.expect(sql, &[&format!("{total} {total} {total}")]).await;
+        });
+    }
 }
 
 /// The connection is cut at various moments of large inserts: before, within and after the body.

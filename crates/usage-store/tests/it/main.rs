@@ -1,5 +1,7 @@
 //! The store against a ClickHouse engine: one engine for all tests, one database for each.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod billing_page;
 mod engine;
 mod events;

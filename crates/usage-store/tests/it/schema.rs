@@ -28,14 +28,10 @@ async fn two_may_apply_it_at_once() {
 #[tokio::test]
 async fn an_interrupted_apply_is_continued() {
     let database = database("interrupted").await;
-    // The file took effect, but it was not recorded any more.
-    database
-        .execute(
-            "ALTER TABLE schema_migrations DELETE WHERE version >= 3 SETTINGS mutations_sync = 2",
-        )
-        .await;
+    // The files took effect, but that was not recorded any more.
+    database.execute("TRUNCATE TABLE schema_migrations").await;
     assert!(matches!(database.store.check().await, Err(StoreError::Schema(_))));
-    assert_eq!(database.store.migrate().await.unwrap(), SCHEMA_FILES.len() - 3);
+    assert_eq!(database.store.migrate().await.unwrap(), SCHEMA_FILES.len());
     database.store.check().await.unwrap();
 }
 
@@ -78,4 +74,24 @@ async fn the_server_answers_a_ping_and_its_absence_is_an_error() {
     config.url = format!("http://127.0.0.1:{}", local_engines::free_port());
     let error = Database::open(config).store.ping().await.unwrap_err();
     assert!(matches!(error, StoreError::Query { code: None, .. }), "{error:?}");
+}
+
+/// The limits in the server's user configuration are settings that exist.
+#[tokio::test]
+async fn the_profiles_of_the_users_name_real_settings() {
+    let database = database("profiles").await;
+    let page = include_str!("../../../../clickhouse-schema/users/tallymark.xml");
+    let profiles = page.split_once("<profiles>").unwrap().1.split_once("</profiles>").unwrap().0;
+    let names: Vec<_> = profiles
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix('<')?.split_once('>'))
+        .filter(|(name, rest)| rest.ends_with(&format!("</{name}>")))
+        .map(|(name, _)| name)
+        .collect();
+    assert!(names.len() > 10, "{names:?}");
+    for name in names {
+        database
+            .expect(&format!("SELECT count() FROM system.settings WHERE name = '{name}'"), &["1"])
+            .await;
+    }
 }

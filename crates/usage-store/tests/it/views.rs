@@ -9,7 +9,7 @@ use std::borrow::Cow;
 /// and never merged. The first copy in the log, at offset 1, has the value 1.
 async fn copies(name: &str, offsets: [u64; 3]) -> Database {
     let database = database(name).await;
-    database.execute("SYSTEM STOP MERGES usage_events").await;
+    database.stop_merges().await;
     for offset in offsets {
         let rows = encode(offset, &[event("t", 0, Some(&offset.to_string()))]);
         database.store.insert_events(&rows, &token(offset, offset, &rows)).await.unwrap();
@@ -23,7 +23,6 @@ async fn the_first_copy_in_the_log_wins_in_every_order_of_arrival() {
         let database = copies("first_wins", offsets).await;
         database.expect("SELECT count() FROM usage_events", &["3"]).await;
         database.expect("SELECT value FROM billable_events", &["1"]).await;
-        database.execute("SYSTEM START MERGES usage_events").await;
         database.execute("OPTIMIZE TABLE usage_events FINAL").await;
         database.expect("SELECT count(), sum(value) FROM usage_events", &["1 1"]).await;
         database.expect("SELECT value FROM billable_events", &["1"]).await;
@@ -73,7 +72,7 @@ async fn a_filter_before_the_copies_are_compared_is_refused() {
 #[tokio::test]
 async fn a_skip_index_does_not_let_a_later_copy_through() {
     let database = database("skip_index").await;
-    database.execute("SYSTEM STOP MERGES usage_events").await;
+    database.stop_merges().await;
     let copy = |minutes| UsageEvent {
         accepted_at: event("", minutes, None).accepted_at,
         ..event("t", 0, Some("1"))
@@ -183,8 +182,7 @@ async fn a_customers_month_reads_only_its_own_part_of_the_table() {
         let plan = database.text(&sql).await;
         let read = plan
             .lines()
-            .filter(|line| line.trim().starts_with("Granules:"))
-            .next_back()
+            .rfind(|line| line.trim().starts_with("Granules:"))
             .unwrap_or(&plan)
             .trim()
             .to_owned();
