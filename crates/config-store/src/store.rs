@@ -19,6 +19,7 @@ pub use api_keys::{KEYS_LISTED_MAX, KEYS_PER_ORGANIZATION_MAX};
 pub use billable_metrics::METRICS_PER_ORGANIZATION_MAX;
 pub use changes::CHANGES_PAGE;
 pub use customers::CUSTOMERS_PAGE;
+pub use organizations::ORGANIZATIONS_LISTED_MAX;
 
 /// Bounds of a store's connections.
 #[derive(Clone, Copy, Debug)]

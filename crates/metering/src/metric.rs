@@ -139,6 +139,11 @@ impl MetricCatalog {
         self.by_code.get(code)
     }
 
+    /// The metrics, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = &BillableMetric> {
+        self.by_code.values()
+    }
+
     /// The number of metrics.
     pub fn len(&self) -> usize {
         self.by_code.len()

@@ -12,9 +12,11 @@ use std::time::Duration;
 #[derive(Debug, Subcommand)]
 pub enum AdminCommand {
     /// Bring the configuration database to the state this version needs
-    Migrate(MigrateArgs),
+    Migrate(OnlyCommonArgs),
     /// Create an organization, whom events and keys belong to
     CreateOrganization(CreateOrganizationArgs),
+    /// List the organizations, the newest first
+    ListOrganizations(OnlyCommonArgs),
     /// Create an API key; its text is shown this once
     CreateApiKey(CreateApiKeyArgs),
     /// Revoke an API key; it is refused everywhere within two seconds
@@ -23,6 +25,8 @@ pub enum AdminCommand {
     ListApiKeys(ListArgs),
     /// Create a billable metric
     CreateMetric(CreateMetricArgs),
+    /// List the billable metrics of an organization
+    ListMetrics(ListArgs),
 }
 
 /// What every command takes.
@@ -36,7 +40,7 @@ pub struct CommonArgs {
 }
 
 #[derive(Args, Debug)]
-pub struct MigrateArgs {
+pub struct OnlyCommonArgs {
     #[command(flatten)]
     pub common: CommonArgs,
 }
@@ -133,12 +137,12 @@ impl AdminCommand {
 
     fn common(&self) -> &CommonArgs {
         match self {
-            Self::Migrate(args) => &args.common,
+            Self::Migrate(args) | Self::ListOrganizations(args) => &args.common,
             Self::CreateOrganization(args) => &args.common,
             Self::CreateApiKey(args) => &args.common,
             Self::RevokeApiKey(args) => &args.common,
             Self::CreateMetric(args) => &args.common,
-            Self::ListApiKeys(args) => &args.common,
+            Self::ListApiKeys(args) | Self::ListMetrics(args) => &args.common,
         }
     }
 
@@ -159,6 +163,16 @@ impl AdminCommand {
                 .create_organization(id.as_deref(), name, at)
                 .await
                 .map(|organization| Report::one(organization_row(organization))),
+            Self::ListOrganizations(_) => store
+                .list_organizations()
+                .await
+                .map(|all| Report::list(all.into_iter().map(organization_row))),
+            Self::ListMetrics(args) => {
+                let catalog = store.metric_catalog(&args.organization).await?;
+                let mut metrics: Vec<_> = catalog.iter().cloned().collect();
+                metrics.sort_unstable_by(|a, b| a.code.cmp(&b.code));
+                Ok(Report::list(metrics.into_iter().map(metric_row)))
+            }
             Self::CreateApiKey(args) => create_api_key(args, store, at).await,
             Self::RevokeApiKey(RevokeApiKeyArgs { organization, key_id, common: _ }) => store
                 .revoke_api_key(organization, key_id, at)

@@ -39,7 +39,7 @@ pub enum Command {
     /// Serve the API (the default)
     Serve(Box<ServeArgs>),
     #[command(flatten)]
-    Admin(AdminCommand),
+    Admin(Box<AdminCommand>),
 }
 
 impl Cli {

@@ -10,6 +10,7 @@ use axum::middleware::Next;
 use axum::response::IntoResponse as _;
 use futures_util::FutureExt as _;
 use std::panic::AssertUnwindSafe;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -27,15 +28,17 @@ const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
 pub(crate) async fn observe(request: Request, next: Next) -> Response<Body> {
     let request_id = request_id(request.headers());
     let page = request.uri().path().starts_with("/docs");
+    let span = tracing::info_span!("request", %request_id);
     // A panic is a bug of ours in one request; the others, and what they were promised, are not affected.
-    let mut response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-        Ok(response) => response,
-        Err(_) => {
-            metrics::panicked();
-            tracing::error!(%request_id, "a request ended in a panic");
-            Problem::new(ProblemCode::InternalError).into_response()
-        }
-    };
+    let mut response =
+        match AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span).await {
+            Ok(response) => response,
+            Err(_) => {
+                metrics::panicked();
+                tracing::error!(%request_id, "a request ended in a panic");
+                Problem::new(ProblemCode::InternalError).into_response()
+            }
+        };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         metrics::problem(problem.code());
         let allow = response.headers_mut().remove(header::ALLOW);

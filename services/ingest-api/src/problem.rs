@@ -112,6 +112,7 @@ impl ProblemCode {
         Self::ALL.into_iter().find(|code| code.as_str() == text)
     }
 
+    #[expect(clippy::too_many_lines, reason = "a table, one entry for each code")]
     pub(crate) const fn meaning(self) -> Meaning {
         match self {
             Self::MalformedJson => permanent(

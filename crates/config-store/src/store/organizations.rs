@@ -9,6 +9,12 @@ use chrono::{DateTime, Utc};
 
 const INSERT: &str = "INSERT INTO organizations (id, name, created_at) VALUES ($1, $2, $3)";
 
+/// Most organizations that a list holds.
+pub const ORGANIZATIONS_LISTED_MAX: u32 = 10_000;
+
+const LIST: &str =
+    "SELECT id, name, created_at FROM organizations ORDER BY created_at DESC, id LIMIT $1";
+
 const SELECT: &str = "SELECT id, name, created_at FROM organizations WHERE id = $1";
 
 #[derive(sqlx::FromRow)]
@@ -58,5 +64,17 @@ impl ConfigStore {
         let Row { id, name, created_at } =
             row.ok_or_else(|| ConfigError::not_found(Entity::Organization, id))?;
         Ok(Organization { id, name, created_at })
+    }
+
+    /// The organizations, the newest first; at most [`ORGANIZATIONS_LISTED_MAX`].
+    pub async fn list_organizations(&self) -> Result<Vec<Organization>, ConfigError> {
+        let rows: Vec<Row> = read!(self, "listing organizations", |connection| {
+            sqlx::query_as(LIST).bind(i64::from(ORGANIZATIONS_LISTED_MAX)).fetch_all(connection)
+        })
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|Row { id, name, created_at }| Organization { id, name, created_at })
+            .collect())
     }
 }

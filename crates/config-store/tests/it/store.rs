@@ -58,6 +58,7 @@ pub(crate) async fn an_organization_is_created_once(database: Database) -> Resul
     let generated = store.create_organization(None, "Two", at(2)).await?;
     assert!(generated.id.starts_with("org_"));
     assert_eq!(store.organization(&generated.id).await?, generated);
+    assert_eq!(store.list_organizations().await?, [generated, created], "the newest first");
 
     assert!(is_not_found(store.organization("org_3").await, Entity::Organization));
     let invalid = store.create_organization(Some("org 4"), "Four", at(3)).await;

@@ -50,6 +50,12 @@ fn an_organization_a_metric_and_a_key_are_made_and_revoked() {
     ];
     assert_eq!(json(directory, &metric)["aggregation"], "sum");
 
+    assert_eq!(json(directory, &["list-organizations"])[0]["organization"], "org_acme");
+    assert_eq!(
+        json(directory, &["list-metrics", "--organization", "org_acme"])[0]["code"],
+        "tokens"
+    );
+
     let key = json(
         directory,
         &[

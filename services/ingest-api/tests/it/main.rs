@@ -1,4 +1,5 @@
 //! The API over real HTTP, on the embedded log and SQLite.
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod accounting;
 mod admin;
