@@ -104,6 +104,11 @@ impl Postgres {
         self.process.pid()
     }
 
+    /// Whether the server has not exited.
+    pub fn is_running(&mut self) -> bool {
+        self.process.is_running()
+    }
+
     /// SIGKILL to all of the server's processes at once, as if the machine had lost power.
     pub fn kill(&mut self) -> Result<(), PostgresError> {
         // Stopped, so that it starts no process while they are counted.

@@ -1,4 +1,4 @@
-//! A Postgres that is cut off, silent, killed or paused, behind a cache that goes on.
+//! A Postgres that is cut off or silent, behind a cache that goes on.
 
 use crate::cache::Followed;
 use crate::store::metric;

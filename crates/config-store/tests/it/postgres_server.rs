@@ -1,11 +1,14 @@
-//! The local Postgres server itself: it keeps what was committed, and does what it is told.
+//! The local Postgres server itself: it keeps what was committed, and does what it is told; and what the store makes of it.
 
 use crate::cache::Followed;
 use crate::support::{Database, ORGANIZATION, at, new_key, wait_for};
 use anyhow::Result;
-use config_store::{AuthError, ConfigStore, PoolOptions};
+use config_store::{AuthError, ConfigError, ConfigStore, PoolOptions};
 use local_engines::postgres::{Postgres, PostgresError, PostgresOptions};
+use sqlx::{Connection, Executor, PgConnection};
 use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 fn start(data_dir: &Path) -> Result<Option<Postgres>> {
     match Postgres::start(PostgresOptions { data_dir: data_dir.to_owned() }) {
@@ -74,6 +77,46 @@ async fn a_paused_server_answers_nobody_until_it_is_resumed() -> Result<()> {
     server.resume()?;
     wait_for("the lookup", async || followed.answer(&unseen).await.is_ok()).await;
     followed.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_never_answer_again_are_replaced() -> Result<()> {
+    let root = tempfile::tempdir()?;
+    let Some(server) = start(&root.path().join("postgres"))? else { return Ok(()) };
+    server.create_database("config")?;
+    let url = server.url("config");
+    Database::at(&url).store_with_organization().await?;
+    let limit = Duration::from_secs(2);
+    let options =
+        PoolOptions { max_connections: 4, acquire_timeout: limit, operation_timeout: limit };
+    let store = ConfigStore::connect(&url, options).await?;
+
+    // As in a network partition that nobody is told of: every connection of the pool is in the
+    // middle of a statement when the other side falls silent.
+    let mut other = PgConnection::connect(&url).await?;
+    other.execute("BEGIN; LOCK TABLE organizations IN ACCESS EXCLUSIVE MODE").await?;
+    let waiting = (0..options.max_connections).map(|_| {
+        let store = store.clone();
+        tokio::spawn(async move { store.organization(ORGANIZATION).await })
+    });
+    let waiting: Vec<_> = waiting.collect();
+    let mut stopped: Vec<i32> = Vec::new();
+    wait_for("all statements to wait", async || {
+        let pids = sqlx::query_scalar("SELECT pid FROM pg_locks WHERE NOT granted");
+        stopped = pids.fetch_all(&mut other).await.expect("this connection is fine");
+        stopped.len() == waiting.len()
+    })
+    .await;
+    for pid in stopped {
+        let script = format!("kill -STOP {pid}");
+        assert!(Command::new("sh").args(["-c", &script]).status()?.success());
+    }
+    for outcome in waiting {
+        assert!(matches!(outcome.await?, Err(ConfigError::TimedOut { .. })));
+    }
+    other.execute("ROLLBACK").await?;
+    wait_for("new connections", async || store.organization(ORGANIZATION).await.is_ok()).await;
+    Ok(())
 }
 
 #[test]
