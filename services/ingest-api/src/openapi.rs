@@ -40,6 +40,10 @@ pub fn document() -> utoipa::openapi::OpenApi {
     ),
     paths(routes::post_events, routes::get_limits, routes::get_problem),
     components(schemas(Event, Problem, Refusal)),
+    tags(
+        (name = "events", description = "Sending usage events"),
+        (name = "about", description = "About this service"),
+    ),
     modifiers(&Security, &Problems),
 )]
 struct ApiDocument;
@@ -66,9 +70,9 @@ pub(crate) struct Event {
     #[schema(format = DateTime, example = "2026-01-31T12:00:00Z")]
     timestamp: String,
     /// The quantity, for metrics that do not read it from a property.
-    #[schema(schema_with = quantity_schema)]
+    #[schema(schema_with = quantity_schema, required = false)]
     value: (),
-    #[schema(schema_with = properties_schema)]
+    #[schema(schema_with = properties_schema, required = false)]
     properties: (),
 }
 
@@ -144,7 +148,7 @@ pub(crate) struct EventOutcome {
     transaction_id: Option<String>,
     status: EventStatus,
     /// Why it was rejected. New codes may be added.
-    #[schema(schema_with = rejection_code_schema)]
+    #[schema(schema_with = rejection_code_schema, required = false)]
     code: (),
     /// JSON Pointer (RFC 6901) into the request body, for rejected events.
     pointer: Option<String>,

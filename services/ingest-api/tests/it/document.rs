@@ -80,3 +80,18 @@ fn every_reference_leads_somewhere() {
         assert!(document.pointer(reference).is_some(), "{reference}");
     }
 }
+
+#[test]
+fn only_what_is_always_there_is_required() {
+    let document = document();
+    let required = |schema: &str| document["components"]["schemas"][schema]["required"].clone();
+    assert_eq!(
+        required("Event"),
+        serde_json::json!(["transaction_id", "external_customer_id", "code", "timestamp"])
+    );
+    assert_eq!(required("EventOutcome"), serde_json::json!(["index", "status"]));
+    assert_eq!(
+        required("Problem"),
+        serde_json::json!(["type", "title", "status", "detail", "code", "request_id"])
+    );
+}
