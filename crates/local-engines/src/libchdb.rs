@@ -76,11 +76,11 @@ pub fn ensure(progress: bool) -> Result<PathBuf, FetchError> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu")) {
         return Err(FetchError::Platform);
     }
-    ensure_in(&cache_dir().join("libchdb-26.7.3"), &RELEASE, progress)
+    ensure_in(&cache_dir().join("libchdb-26.7.3"), &RELEASE, Path::new("npm"), progress)
 }
 
-/// The library of `release` in `directory`.
-fn ensure_in(directory: &Path, release: &Release, progress: bool) -> Result<PathBuf, FetchError> {
+/// The library of `release` in `directory`, downloaded by the program `npm` when it is not there.
+fn ensure_in(directory: &Path, release: &Release, npm: &Path, progress: bool) -> Result<PathBuf, FetchError> {
     let library = directory.join(LIBRARY);
     if is_verified(directory, release) {
         return Ok(library);
@@ -99,7 +99,7 @@ fn ensure_in(directory: &Path, release: &Release, progress: bool) -> Result<Path
     }
     let scratch = tempfile::Builder::new().prefix("download-").tempdir_in(directory);
     let scratch = scratch.map_err(FetchError::io("create a directory in", directory))?;
-    let archive = download::archive(scratch.path(), release, progress)?;
+    let archive = download::archive(npm, scratch.path(), release, progress)?;
     verify(&archive, release.archive_sha256)?;
     install(&archive, scratch.path(), directory, release)?;
     Ok(library)

@@ -13,13 +13,14 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// Downloads the archive of `release` into `scratch`.
 pub(super) fn archive(
+    npm: &Path,
     scratch: &Path,
     release: &Release,
     progress: bool,
 ) -> Result<PathBuf, FetchError> {
     let package = format!("{}@{}", release.package, release.version);
     let log = scratch.join("npm.log");
-    let mut npm = start_npm(scratch, &log, &package)?;
+    let mut npm = start_npm(npm, scratch, &log, &package)?;
     let progress = Progress::start(progress, release.archive_bytes);
     let status = loop {
         match npm.try_wait().map_err(FetchError::io("wait for npm in", scratch))? {
@@ -40,10 +41,10 @@ pub(super) fn archive(
         .ok_or_else(|| failed("it left no archive".to_owned()))
 }
 
-fn start_npm(scratch: &Path, log: &Path, package: &str) -> Result<Child, FetchError> {
+fn start_npm(npm: &Path, scratch: &Path, log: &Path, package: &str) -> Result<Child, FetchError> {
     let output = std::fs::File::create(log).map_err(FetchError::io("create", log))?;
     let copy = output.try_clone().map_err(FetchError::io("open", log))?;
-    let started = Command::new("npm")
+    let started = Command::new(npm)
         .args(["pack", package, "--loglevel=error", "--no-update-notifier"])
         // A cache of its own, inside `scratch`, where the bytes that have arrived can be counted.
         .arg("--cache")
@@ -121,7 +122,7 @@ impl Progress {
             bar.set_style(style);
             return Self::Bar(bar);
         }
-        line(&format!("downloading the ClickHouse engine, {} MB, once", total / 1_000_000));
+        line(&format!("downloading the ClickHouse engine, {} MB, once", megabytes(total)));
         Self::Lines { total, last: std::cell::Cell::new(Instant::now()) }
     }
 
@@ -133,7 +134,7 @@ impl Progress {
             Self::Lines { total, last } => {
                 if last.get().elapsed() >= LINE_EVERY {
                     last.set(Instant::now());
-                    line(&format!("{} of {} MB", bytes.min(*total) / 1_000_000, total / 1_000_000));
+                    line(&format!("{} of {} MB", megabytes(bytes.min(*total)), megabytes(*total)));
                 }
             }
         }
@@ -146,6 +147,10 @@ impl Progress {
             Self::Lines { .. } => line("the ClickHouse engine has arrived, unpacking it"),
         }
     }
+}
+
+fn megabytes(bytes: u64) -> u64 {
+    (bytes + 500_000) / 1_000_000
 }
 
 fn line(text: &str) {
