@@ -296,7 +296,8 @@ pub struct ConsumerArgs {
 }
 
 impl ConsumerArgs {
-    pub fn config(&self, kafka: &KafkaArgs) -> ConsumerConfig {
+    /// For the topic `topic` with `partition_count` partitions.
+    pub fn config(&self, topic: &str, partition_count: u16) -> ConsumerConfig {
         let Self {
             topic_epoch,
             batch_rows,
@@ -308,11 +309,7 @@ impl ConsumerArgs {
             drain_timeout,
             stall_timeout,
         } = self;
-        let source = Source {
-            topic: kafka.kafka_topic.clone(),
-            epoch: *topic_epoch,
-            partition_count: kafka.kafka_partitions,
-        };
+        let source = Source { topic: topic.to_owned(), epoch: *topic_epoch, partition_count };
         ConsumerConfig {
             source,
             batch: BatchLimits {
@@ -326,7 +323,7 @@ impl ConsumerArgs {
             index_bytes_max: *dedup_memory,
             drain_timeout: *drain_timeout,
             stall_timeout: *stall_timeout,
-            ..ConsumerConfig::new(kafka.kafka_partitions)
+            ..ConsumerConfig::new(partition_count)
         }
     }
 }

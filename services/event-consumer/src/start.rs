@@ -31,7 +31,7 @@ pub async fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
 
 /// Consumes until the process is asked to end. ClickHouse may be away for any time, from the start on.
 pub async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
-    let config = args.consumer.config(&args.kafka);
+    let config = args.consumer.config(&args.kafka.kafka_topic, args.kafka.kafka_partitions);
     config.validate()?;
     let kafka = args.kafka.config(args.consumer.topic_epoch);
     let listener = bind(args.admin_listen, args.address_file.as_deref()).await?;

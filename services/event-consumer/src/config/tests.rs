@@ -12,7 +12,7 @@ fn parsed(arguments: &[&str]) -> ServeArgs {
 #[test]
 fn flags_and_the_library_have_the_same_defaults() {
     let args = parsed(&[]);
-    let (flags, library) = (args.consumer.config(&args.kafka), ConsumerConfig::new(12));
+    let (flags, library) = (args.consumer.config("usage.events", 12), ConsumerConfig::new(12));
     assert_eq!(format!("{flags:?}"), format!("{library:?}"));
     library.validate().unwrap();
 }
