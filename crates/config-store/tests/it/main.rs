@@ -1,5 +1,7 @@
 //! The configuration on its two engines: one suite on both, and what only a server can do.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod cache;
 mod outage;
 mod postgres_server;
