@@ -105,7 +105,14 @@ impl EmbeddedLog {
     }
 
     /// Forgets the offsets of a group that no longer reads, so that retention stops waiting for it.
+    ///
+    /// `LogError::Contract` while the group has a member.
     pub fn forget_group(&self, group: &str) -> Result<(), LogError> {
+        let members = self.handle.shared.members.lock().unwrap_or_else(PoisonError::into_inner);
+        if members.contains(group) {
+            return Err(LogError::Contract(format!("the group `{group}` has a member")));
+        }
+        drop(members);
         self.handle.shared.queue.run(queue::Request::ForgetGroup(group.to_owned()))
     }
 
@@ -122,6 +129,10 @@ fn lock(path: &std::path::Path) -> Result<File, LogError> {
         source: source.into(),
     };
     std::fs::create_dir_all(path).map_err(failed)?;
+    // SQLite makes its files durable in their directory; that the directory exists is for us to do.
+    if let Some(parent) = path.canonicalize().map_err(failed)?.parent() {
+        File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)?;
+    }
     let lock = File::options()
         .create(true)
         .truncate(false)

@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 /// Reads an [`super::EmbeddedLog`] for one group.
 #[derive(Debug)]
 pub struct EmbeddedConsumer {
+    /// Before the handle: the writer empties the write-ahead log once no reader has it open.
+    connection: Connection,
     handle: Arc<Handle>,
     group: String,
-    connection: Connection,
     /// Where each partition goes on; empty until the first poll has assigned them.
     cursors: Vec<Cursor>,
     /// The partition to read first, so that a busy one does not starve the others.

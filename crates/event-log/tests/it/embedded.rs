@@ -264,6 +264,7 @@ fn retention_deletes_what_is_old_and_committed_by_every_group() {
     a.consumer.commit(&[(0, 3)]).unwrap();
     log.sweep().unwrap();
     assert_eq!(low(&mut a), 0, "the group b has not");
+    assert!(matches!(log.forget_group("b"), Err(LogError::Contract(_))), "it still reads");
     drop(b);
     log.forget_group("b").unwrap();
     log.sweep().unwrap();
