@@ -3,12 +3,14 @@
 //! Two batches at most exist at a time: one is filled while the other is inserted.
 
 mod inserting;
+mod membership;
 mod rebuilding;
+mod upkeep;
 
 use crate::batch::{Batch, SealedBatch, Tenure};
 use crate::config::ConsumerConfig;
+use crate::dedup::PositionOrder;
 use crate::dedup::rebuild::{IndexTooLarge, Rebuilt};
-use crate::dedup::{PartitionIndex, PositionOrder};
 use crate::error::{ConsumerError, passes};
 use crate::insert::Inserted;
 use crate::liveness::ConsumerHealth;
@@ -16,9 +18,7 @@ use crate::metrics;
 use crate::partition::{Partition, Round};
 use crate::pauses::Pauses;
 use crate::rebalance::Partitions;
-use event_log::{
-    Assignment, EventLogConsumer, FetchedRecords, LogError, Offset, PartitionId, Polled,
-};
+use event_log::{EventLogConsumer, LogError, Offset, PartitionId, Polled};
 use inserting::Inserting;
 use rebuilding::Rebuilding;
 use service_kit::clock::Clock;
@@ -34,10 +34,6 @@ use usage_store::UsageStore;
 const WAIT: Duration = Duration::from_millis(50);
 /// Wait after the log has failed for now.
 const LOG_RETRY: Duration = Duration::from_secs(1);
-/// How often one partition's end is asked for, in turn.
-const LAG_INTERVAL: Duration = Duration::from_secs(1);
-/// How often ids that are older than the horizon are let go.
-const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 /// Bytes of fetched records above which nothing more is fetched. Far above one poll.
 const BACKLOG_BYTES_MAX: usize = 128 * 1024 * 1024;
 
@@ -166,59 +162,6 @@ impl Pipeline {
         }
     }
 
-    fn assigned(&mut self, assignments: &[Assignment]) -> Result<(), ConsumerError> {
-        let partition_count = self.parts.config.source.partition_count;
-        if let Some(Assignment { partition, .. }) =
-            assignments.iter().find(|assignment| assignment.partition >= partition_count)
-        {
-            return Err(ConsumerError::UnknownPartition { partition: *partition, partition_count });
-        }
-        let again: Vec<_> = assignments
-            .iter()
-            .map(|a| a.partition)
-            .filter(|p| self.partitions.get_mut(*p).is_some())
-            .collect();
-        self.revoked(&again);
-        let to_rebuild = self.partitions.assign(assignments);
-        tracing::info!(
-            partitions = assignments.len(),
-            to_rebuild = to_rebuild.len(),
-            "partitions assigned"
-        );
-        for Assignment { partition, .. } in assignments {
-            self.pauses.forget(*partition);
-        }
-        self.rebuilding.add(to_rebuild);
-        Ok(())
-    }
-
-    /// Drops everything of the partitions that is not committed. Who has them next reads it again,
-    /// and what we did insert of it is the same bytes.
-    fn revoked(&mut self, partitions: &[PartitionId]) {
-        if partitions.is_empty() {
-            return;
-        }
-        self.partitions.revoke(partitions);
-        for partition in partitions {
-            self.batch.abandon(*partition);
-            self.pauses.forget(*partition);
-            self.ends.remove(partition);
-            metrics::forget_lag(*partition);
-        }
-        self.inserting.abandon_unless_held(&self.partitions);
-        self.rebuilding.abandon_unless_held(&self.partitions);
-        tracing::info!(partitions = partitions.len(), "partitions revoked");
-    }
-
-    fn received(&mut self, fetched: Vec<FetchedRecords>) {
-        for records in fetched {
-            // The log hands out nothing of a partition that it has taken back.
-            if let Some(partition) = self.partitions.get_mut(records.partition) {
-                partition.receive(records);
-            }
-        }
-    }
-
     /// Turns records into rows, duplicates, conflicts and dead letters.
     fn decide(&mut self) -> Result<(), ConsumerError> {
         if self.full {
@@ -237,29 +180,6 @@ impl Pipeline {
             self.make_room();
         }
         Ok(())
-    }
-
-    /// Frees what is older than the horizon; when that is not enough, nothing is decided any more.
-    fn make_room(&mut self) {
-        self.forget();
-        self.partitions.indexes_mut().for_each(PartitionIndex::sweep);
-        self.set_full(self.partitions.index_bytes() > self.parts.config.index_bytes_max);
-    }
-
-    fn set_full(&mut self, full: bool) {
-        let reason = full.then(|| {
-            format!(
-                "the dedup index has reached its limit of {} bytes with {} ids: raise --dedup-memory, run more consumers, or shorten --dedup-horizon; \
-                 consumption waits, as forgetting ids would bill events twice",
-                self.parts.config.index_bytes_max,
-                self.partitions.ids()
-            )
-        });
-        if let Some(reason) = reason.as_deref().filter(|_| !self.full) {
-            tracing::error!("{reason}");
-        }
-        self.full = full;
-        self.parts.health.stall(reason);
     }
 
     /// Starts the insert of a batch that is full or old, once the one before it is through.
@@ -344,33 +264,6 @@ impl Pipeline {
         );
     }
 
-    /// Opens a partition for decisions, unless its log is not the one the store was filled from.
-    fn rebuilt(&mut self, tenure: Tenure, rebuilt: Rebuilt) -> Result<(), ConsumerError> {
-        let Rebuilt { index, highest_stored } = rebuilt;
-        let high = match self.parts.log.watermarks(tenure.partition) {
-            Ok(range) => range.high,
-            Err(error) => {
-                self.rebuilding.add(vec![tenure]);
-                self.tolerate("reading the log's range", error)?;
-                return self.wait_for_report(LOG_RETRY);
-            }
-        };
-        if let Some(highest_stored) = highest_stored.filter(|stored| *stored >= high) {
-            return Err(ConsumerError::LogBehindStore {
-                partition: tenure.partition,
-                highest_stored,
-                high,
-            });
-        }
-        metrics::rebuilt();
-        tracing::info!(partition = tenure.partition, ids = index.len(), "dedup index rebuilt");
-        self.ends.insert(tenure.partition, high);
-        if let Some(partition) = self.partitions.get_mut(tenure.partition) {
-            partition.set_index(index);
-        }
-        Ok(())
-    }
-
     /// Commits what is stored. A commit that fails is not fatal: the next one covers it, and records
     /// that are read again become the same rows.
     fn commit(&mut self) -> Result<(), ConsumerError> {
@@ -417,61 +310,6 @@ impl Pipeline {
             Ok(()) => Ok(()),
             Err(error) => self.tolerate("pausing partitions", error),
         }
-    }
-
-    /// Looks after lag, memory and liveness.
-    fn observe(&mut self) -> Result<(), ConsumerError> {
-        let now = Instant::now();
-        if now >= self.next_forget {
-            self.next_forget = now + FORGET_INTERVAL;
-            if self.full { self.make_room() } else { self.forget() }
-        }
-        if now >= self.next_lag {
-            self.next_lag = now + LAG_INTERVAL;
-            metrics::index(self.partitions.ids(), self.partitions.index_bytes());
-            self.measure_lag()?;
-        }
-        let behind = self.is_behind();
-        let ready =
-            !self.partitions.is_empty() && self.partitions.iter().all(|p| p.index().is_some());
-        if let Some(failure) = self.parts.health.observe(behind, ready, now) {
-            tracing::error!("the consumer makes no progress: {failure}");
-        }
-        Ok(())
-    }
-
-    fn is_behind(&self) -> bool {
-        let unread =
-            |p: &Partition| self.ends.get(&p.tenure().partition).is_some_and(|end| p.next() < *end);
-        self.inserting.is_busy()
-            || !self.batch.is_empty()
-            || !self.partitions.to_commit().is_empty()
-            || self.partitions.iter().any(|p| p.index().is_none() || p.has_work() || unread(p))
-    }
-
-    /// Asks for the end of one partition. One at a time, as the answer may take long.
-    fn measure_lag(&mut self) -> Result<(), ConsumerError> {
-        let Some(partition) = self.partitions.following(self.lag_turn) else { return Ok(()) };
-        self.lag_turn = partition;
-        match self.parts.log.watermarks(partition) {
-            Ok(range) => {
-                self.ends.insert(partition, range.high);
-                if let Some(owned) = self.partitions.get_mut(partition) {
-                    metrics::lag(partition, range.high.saturating_sub(owned.next()));
-                }
-                Ok(())
-            }
-            Err(error) => {
-                // The next question may take as long as this one did.
-                self.next_lag = Instant::now() + 10 * LAG_INTERVAL;
-                self.tolerate("reading the log's range", error)
-            }
-        }
-    }
-
-    fn forget(&mut self) {
-        let horizon_start = self.parts.clock.now() - self.parts.config.horizon;
-        self.partitions.indexes_mut().for_each(|index| index.forget_before(horizon_start));
     }
 
     /// Finishes what was read within the time that shutdown allows. What is not finished is read

@@ -1,0 +1,84 @@
+//! What one event costs the consumer: decode, dedup and encode on one thread, and memory for each id.
+//!
+//! `cargo run --release -p event-consumer --example cost`
+
+use event_consumer::batch::{Batch, BatchLimits, Tenure};
+use event_consumer::decode::Source;
+use event_consumer::dedup::{PartitionIndex, PositionOrder};
+use event_consumer::partition::{Partition, Round};
+use event_log::{FetchedRecords, wire};
+use metering::properties::Properties;
+use metering::{Quantity, UsageEvent};
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+const ROUNDS: u64 = 300;
+const RECORDS: u64 = 10_000;
+
+#[expect(clippy::print_stdout, reason = "what it measures is for its caller")]
+#[expect(clippy::float_arithmetic, clippy::cast_precision_loss, reason = "nothing here is billed")]
+fn main() {
+    let source = Source { topic: "usage.events".to_owned(), epoch: 1, partition_count: 1 };
+    let tenure = Tenure { partition: 0, generation: 1 };
+    let mut partition = Partition::new(tenure, 0, Some(PartitionIndex::new(PositionOrder::new(1))));
+    let mut batch = Batch::new(BatchLimits { rows: 100_000, ..BatchLimits::default() });
+    let (mut key, mut bytes, mut sealed_bytes) = (Vec::new(), 0, 0);
+    let (mut deciding, mut sealing) = (Duration::ZERO, Duration::ZERO);
+    for round in 0..ROUNDS {
+        let records = records(round);
+        bytes += records.byte_len();
+        partition.receive(records);
+        let start = Instant::now();
+        let at = UsageEvent::example().accepted_at;
+        partition
+            .decide_backlog(
+                &mut batch,
+                &mut Round { source: &source, at, now: start, key: &mut key },
+            )
+            .expect("the log is whole");
+        deciding += start.elapsed();
+        if batch.is_full() {
+            let start = Instant::now();
+            sealed_bytes += batch.seal(&source, at).rows.bytes.len();
+            sealing += start.elapsed();
+        }
+    }
+    let events = ROUNDS * RECORDS;
+    let index = partition.index().expect("it was given one");
+    let per_event = |time: Duration| time.as_secs_f64() * 1e6 / events as f64;
+    println!("events                  {events} in records of {} bytes", bytes as u64 / events);
+    println!("rows                    {} bytes each", sealed_bytes as u64 / events);
+    println!("decode, dedup, encode   {:.3} µs per event", per_event(deciding));
+    println!("seal (join, hash)       {:.3} µs per event", per_event(sealing));
+    println!(
+        "remembered ids          {} of {:.1} bytes",
+        index.len(),
+        index.allocated_bytes() as f64 / index.len() as f64
+    );
+}
+
+/// Consecutive records, one in a hundred of which is a copy of an earlier one.
+fn records(round: u64) -> FetchedRecords {
+    let mut records = FetchedRecords::new(0);
+    let (mut key, mut value) = (Vec::new(), Vec::new());
+    for offset in round * RECORDS..(round + 1) * RECORDS {
+        let id = if offset % 100 == 99 { offset / 2 } else { offset };
+        let event = UsageEvent {
+            transaction_id: Cow::Owned(format!("01890a5d-ac96-774b-bcce-{id:012x}")),
+            external_customer_id: Cow::Owned(format!("customer-{:05}", id % 10_000)),
+            code: Cow::Borrowed("tokens"),
+            value: Quantity::parse("1250").ok(),
+            properties: Properties::parse(
+                r#"{"model":"large-4","region":"eu-west-1","tokens":1250,"cached":false}"#,
+            )
+            .expect("a small object"),
+            ..UsageEvent::example()
+        };
+        key.clear();
+        value.clear();
+        event.write_identity_key(&mut key);
+        wire::encode(&event, 1, &mut value);
+        records.push(offset, &key, &value);
+    }
+    records
+}

@@ -1,0 +1,225 @@
+//! A log, a database and a consumer between them.
+
+use event_consumer::{ConsumerConfig, ConsumerError, ConsumerHealth, EventConsumer};
+use event_log::embedded::{EmbeddedLog, EmbeddedLogOptions};
+use event_log::{EventLogProducer as _, PartitionId, RecordBatch, wire};
+use local_engines::clickhouse::EmbeddedClickHouse;
+use metering::UsageEvent;
+use metering::identity::partition_of;
+use service_kit::clock::{Clock as _, SystemClock};
+use service_kit::secret::Secret;
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use testkit::sql::Reader;
+use testkit::stack::binary;
+use testkit::wait;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use usage_store::{UsageStore, UsageStoreConfig};
+
+pub(crate) const PARTITIONS: u16 = 3;
+const GROUP: &str = "event-consumer";
+
+/// The engine that most tests share.
+pub(crate) fn shared_engine() -> &'static EmbeddedClickHouse {
+    static ENGINE: OnceLock<EmbeddedClickHouse> = OnceLock::new();
+    ENGINE.get_or_init(own_engine)
+}
+
+/// An engine that a test may kill.
+pub(crate) fn own_engine() -> EmbeddedClickHouse {
+    EmbeddedClickHouse::start_for_tests(&binary("embedded-clickhouse"))
+        .expect("the embedded engine starts")
+}
+
+/// What a test runs on. Its consumer comes and goes.
+pub(crate) struct Bench {
+    runtime: Runtime,
+    log: EmbeddedLog,
+    pub(crate) store: UsageStoreConfig,
+    pub(crate) config: ConsumerConfig,
+    pub(crate) reader: Reader,
+    /// Records that were published.
+    published: u64,
+    _directory: tempfile::TempDir,
+}
+
+/// A consumer that runs.
+pub(crate) struct Running {
+    pub(crate) health: ConsumerHealth,
+    shutdown: CancellationToken,
+    ended: JoinHandle<Result<(), ConsumerError>>,
+}
+
+/// A copy of an event, as the log holds it.
+pub(crate) fn event(id: impl ToString, customer: &'static str) -> UsageEvent<'static> {
+    let now = SystemClock.now();
+    UsageEvent {
+        transaction_id: Cow::Owned(id.to_string()),
+        external_customer_id: Cow::Borrowed(customer),
+        timestamp: UsageEvent::example().timestamp,
+        accepted_at: chrono::DateTime::from_timestamp_millis(now.timestamp_millis())
+            .expect("a time of today"),
+        ..UsageEvent::example()
+    }
+}
+
+pub(crate) fn owner(event: &UsageEvent<'_>) -> PartitionId {
+    let mut key = Vec::new();
+    event.write_identity_key(&mut key);
+    partition_of(&key, PARTITIONS)
+}
+
+impl Bench {
+    /// An empty log, and an empty database of `engine`, which is reached at `address`.
+    pub(crate) fn behind(engine: &EmbeddedClickHouse, address: SocketAddr) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let database =
+            format!("consumer_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let password = || Secret::new(engine.service_password());
+        let direct =
+            UsageStoreConfig::new(engine.url(), &database, engine.service_user(), password());
+        runtime.block_on(UsageStore::connect(&direct).migrate()).expect("the schema applies");
+        let mut store = UsageStoreConfig::new(
+            format!("http://{address}"),
+            &database,
+            engine.service_user(),
+            password(),
+        );
+        store.insert_timeout = Duration::from_secs(2);
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let options = EmbeddedLogOptions::new(
+            directory.path().join("log"),
+            PARTITIONS,
+            Arc::new(SystemClock),
+        );
+        let log = EmbeddedLog::open(options).expect("an empty log");
+        let mut config = ConsumerConfig::new(PARTITIONS);
+        config.batch.age = Duration::from_millis(200);
+        let (user, password) = (engine.service_user(), engine.service_password());
+        let reader = Reader::new(format!(
+            "http://{user}:{password}@{}/?database={database}",
+            engine.address()
+        ));
+        Self { runtime, log, store, config, reader, published: 0, _directory: directory }
+    }
+
+    pub(crate) fn new() -> Self {
+        Self::behind(shared_engine(), shared_engine().address())
+    }
+
+    /// Publishes raw records.
+    pub(crate) fn publish_raw(&mut self, records: &[(PartitionId, Vec<u8>, Vec<u8>)]) {
+        let mut batch = RecordBatch::default();
+        for (partition, key, value) in records {
+            batch.push(
+                |out| out.extend_from_slice(key),
+                |_| *partition,
+                |out| out.extend_from_slice(value),
+            );
+        }
+        self.runtime.block_on(self.log.producer().publish(batch)).expect("published");
+        self.published += u64::try_from(records.len()).expect("a count");
+    }
+
+    pub(crate) fn publish(&mut self, events: &[UsageEvent<'_>]) {
+        let records: Vec<_> = events
+            .iter()
+            .map(|event| {
+                let (mut key, mut value) = (Vec::new(), Vec::new());
+                event.write_identity_key(&mut key);
+                wire::encode(event, 1, &mut value);
+                (owner(event), key, value)
+            })
+            .collect();
+        self.publish_raw(&records);
+    }
+
+    pub(crate) fn consumer(&self) -> EventConsumer {
+        EventConsumer {
+            log: Box::new(self.log.consumer(GROUP).expect("the group has no other member")),
+            store: UsageStore::connect(&self.store),
+            config: self.config.clone(),
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    pub(crate) fn start(&self) -> Running {
+        let shutdown = CancellationToken::new();
+        let _in_runtime = self.runtime.enter();
+        let (health, running) =
+            self.consumer().start(shutdown.clone()).expect("the configuration is valid");
+        Running { health, shutdown, ended: self.runtime.spawn(running) }
+    }
+
+    /// Waits until the audit speaks of every record that was published.
+    #[track_caller]
+    pub(crate) fn await_consumed(&self) {
+        wait::until("every record is in the audit", || {
+            let seen = self.reader.number("SELECT sum(records) FROM ingest_batches FINAL")?;
+            if seen >= self.published {
+                Ok(())
+            } else {
+                Err(format!("{seen} of {}", self.published))
+            }
+        });
+        self.assert_tiled();
+    }
+
+    /// The audit's ranges follow each other, and each record became one thing.
+    #[track_caller]
+    fn assert_tiled(&self) {
+        let gaps = "SELECT count() FROM (SELECT first_offset, lagInFrame(last_offset + 1, 1, 0) OVER \
+                    (PARTITION BY kafka_partition ORDER BY first_offset ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS expected \
+                    FROM ingest_batches FINAL) WHERE first_offset != expected";
+        assert_eq!(self.reader.number(gaps), Ok(0), "gaps or overlaps in the audit");
+        assert_eq!(
+            self.reader.number("SELECT sum(records) FROM ingest_batches FINAL"),
+            Ok(self.published)
+        );
+    }
+
+    /// The answer of a query, as lines of values separated by spaces.
+    #[track_caller]
+    pub(crate) fn lines(&self, sql: &str) -> Vec<String> {
+        let text = self
+            .reader
+            .query(&format!("{sql} FORMAT TSV"))
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
+        text.lines().map(|line| line.replace('\t', " ")).collect()
+    }
+
+    /// `id customer` of every billable event.
+    #[track_caller]
+    pub(crate) fn billable(&self) -> Vec<String> {
+        self.lines("SELECT transaction_id, external_customer_id FROM billable_events ORDER BY transaction_id, external_customer_id")
+    }
+
+    #[track_caller]
+    pub(crate) fn number(&self, sql: &str) -> u64 {
+        self.reader.number(sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// Asks the consumer to end, and waits until it has.
+    pub(crate) fn stop(&self, running: Running) -> Result<(), ConsumerError> {
+        running.shutdown.cancel();
+        self.ended(running)
+    }
+
+    /// Waits until the consumer has ended by itself.
+    pub(crate) fn ended(&self, running: Running) -> Result<(), ConsumerError> {
+        self.runtime
+            .block_on(async { tokio::time::timeout(wait::PATIENCE, running.ended).await })
+            .expect("it ends in time")
+            .expect("it does not panic")
+    }
+}
