@@ -321,7 +321,12 @@ fn the_programs_work_with_exactly_the_environment_the_file_gives_them() {
     wait::until("the events can be billed", || {
         let sql = "SELECT code, events, value_sum FROM usage_by_hour ORDER BY code FORMAT TSV";
         let billed = reader.query(sql)?;
-        if billed == "api_calls\t1\t0\ntokens\t1\t1250\n" { Ok(()) } else { Err(billed) }
+        let log = std::fs::read_to_string(directory.join("event-consumer.log")).unwrap();
+        if billed == "api_calls\t1\t0\ntokens\t1\t1250\n" {
+            Ok(())
+        } else {
+            Err(format!("{billed:?}; the log of the consumer: {log}"))
+        }
     });
     assert!(api.stop(Duration::from_secs(45)).unwrap().success(), "ingest-api stops in order");
     assert!(
