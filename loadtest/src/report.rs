@@ -41,7 +41,7 @@ pub struct Report {
     pub target_rate: u64,
     /// Accepted events per second while the load was on.
     pub achieved_rate: u64,
-    pub seconds: u64,
+    pub milliseconds: u64,
     pub events_per_request: u64,
     pub counts: Counts,
     pub unknown_attempts: u64,
@@ -103,7 +103,7 @@ impl Report {
             "{} events/s of {} for {} s",
             grouped(self.achieved_rate),
             grouped(self.target_rate),
-            self.seconds
+            ratio(self.milliseconds.into(), 1_000, 1)
         );
         row(out, "rate", &rate)?;
         if self.never_started_requests > 0 {

@@ -234,7 +234,7 @@ fn with_load(report: Report, acked: u64, punctuality: Punctuality, lag: &Lag) ->
     let took_ms = punctuality.took.as_millis().max(1);
     Report {
         achieved_rate: u64::try_from(u128::from(acked) * 1_000 / took_ms).unwrap_or(u64::MAX),
-        seconds: punctuality.took.as_secs(),
+        milliseconds: u64::try_from(took_ms).unwrap_or(u64::MAX),
         late_requests: punctuality.late,
         latest_start_ms: u64::try_from(punctuality.latest.as_millis()).unwrap_or(u64::MAX),
         never_started_requests: punctuality.never_started,
