@@ -157,7 +157,7 @@ impl Report {
         let mut total = 0;
         for usage in &self.processes {
             total += u128::from(usage.cpu_us);
-            let gone = if usage.gone { ", ended before the run" } else { "" };
+            let gone = if usage.gone { ", ended during the run" } else { "" };
             let per_event = ratio(usage.cpu_us.into(), events, 2);
             let text = format!(
                 "{per_event:>7} µs of CPU per event, {} MB at most{gone}",
