@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p event-log --example cost -- embedded|kafka [events]`
 //!
-//! Events of about 400 bytes, 100 per batch, 16 batches under way; numbers are for comparing, not asserted.
+//! Events of about 400 bytes, 100 per batch, 64 batches under way; numbers are for comparing, not asserted.
 
 use anyhow::{Context, bail};
 use chrono::TimeDelta;
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 const PARTITIONS: u16 = 12;
 const EVENTS_PER_BATCH: u32 = 100;
-const BATCHES_UNDER_WAY: usize = 16;
+const BATCHES_UNDER_WAY: usize = 64;
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -69,7 +69,10 @@ impl Member {
             }
             Polled::Revoked(partitions) => {
                 assert_eq!(partitions, Vec::from_iter(self.owned.keys().copied()));
-                self.owned.clear();
+                for (partition, offset) in std::mem::take(&mut self.owned) {
+                    let late = self.reader.consumer.commit(&[(partition, offset)]);
+                    assert!(matches!(late, Err(LogError::Fenced)), "{late:?}");
+                }
             }
             Polled::Records(fetched) => {
                 let mut numbers = Vec::new();
