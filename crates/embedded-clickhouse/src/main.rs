@@ -68,6 +68,9 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
         connections_max: 256,
         // Statements may stand in the URL, which the http crate limits to 64 KiB.
         header_bytes_max: 128 * 1024,
+        // An idle connection is kept for as long as a server keeps one: a client whose connection closes at the
+        // moment it sends a batch would not know whether the batch is stored.
+        header_timeout: Duration::from_secs(30),
         drain_timeout: DRAIN,
         ..HttpLimits::default()
     };
