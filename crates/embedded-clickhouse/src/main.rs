@@ -72,7 +72,6 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
         // moment it sends a batch would not know whether the batch is stored.
         header_timeout: Duration::from_secs(30),
         drain_timeout: DRAIN,
-        ..HttpLimits::default()
     };
     lifecycle.spawn("http", serve(listener, server.router(), limits, lifecycle.shutdown_token()));
     if let Some(port_file) = &port_file {
