@@ -88,9 +88,15 @@ impl EventConsumer {
         };
         let (ended, end) = oneshot::channel();
         let thread = move || {
-            let _end_of_health = EndOfHealth(parts.health.clone());
+            let end_of_health = EndOfHealth(parts.health.clone());
+            // Whoever waits for the end finds the log released and the probe failing.
+            let outcome = {
+                let mut pipeline = Pipeline::new(parts);
+                pipeline.run()
+            };
+            drop(end_of_health);
             // Nobody listens any more when the wait was dropped.
-            drop(ended.send(Pipeline::new(parts).run()));
+            drop(ended.send(outcome));
         };
         std::thread::Builder::new()
             .name("event-consumer".to_owned())
