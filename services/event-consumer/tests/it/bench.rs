@@ -2,7 +2,8 @@
 
 use event_consumer::{ConsumerConfig, ConsumerError, ConsumerHealth, EventConsumer};
 use event_log::embedded::{EmbeddedLog, EmbeddedLogOptions};
-use event_log::{EventLogProducer as _, PartitionId, RecordBatch, wire};
+use event_log::kafka::{KafkaConfig, KafkaConsumer, KafkaProducer, ensure_topic};
+use event_log::{EventLogConsumer, EventLogProducer, PartitionId, RecordBatch, wire};
 use local_engines::clickhouse::EmbeddedClickHouse;
 use metering::UsageEvent;
 use metering::identity::partition_of;
@@ -13,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tempfile::TempDir;
 use testkit::sql::Reader;
 use testkit::stack::binary;
 use testkit::wait;
@@ -36,16 +38,23 @@ pub(crate) fn own_engine() -> EmbeddedClickHouse {
         .expect("the embedded engine starts")
 }
 
+/// What the events go through.
+enum Log {
+    Embedded(EmbeddedLog),
+    Kafka(KafkaConfig),
+}
+
 /// What a test runs on. Its consumer comes and goes.
 pub(crate) struct Bench {
     runtime: Runtime,
-    log: EmbeddedLog,
+    log: Log,
+    producer: Box<dyn EventLogProducer>,
     pub(crate) store: UsageStoreConfig,
     pub(crate) config: ConsumerConfig,
     pub(crate) reader: Reader,
     /// Records that were published.
     published: u64,
-    _directory: tempfile::TempDir,
+    _directory: TempDir,
 }
 
 /// A consumer that runs.
@@ -74,43 +83,65 @@ pub(crate) fn owner(event: &UsageEvent<'_>) -> PartitionId {
     partition_of(&key, PARTITIONS)
 }
 
+fn runtime() -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(1).enable_all().build().expect("a runtime")
+}
+
 impl Bench {
     /// An empty log, and an empty database of `engine`, which is reached at `address`.
     pub(crate) fn behind(engine: &EmbeddedClickHouse, address: SocketAddr) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("log");
+        let log =
+            EmbeddedLog::open(EmbeddedLogOptions::new(path, PARTITIONS, Arc::new(SystemClock)));
+        let log = log.expect("an empty log");
+        let producer = Box::new(log.producer());
+        Self::with_log(engine, address, runtime(), (Log::Embedded(log), producer), directory)
+    }
+
+    /// A topic of its own on the brokers, and an empty database of the shared engine.
+    pub(crate) fn on_kafka(brokers: &str) -> Self {
+        let runtime = runtime();
+        let config = KafkaConfig {
+            partitions: PARTITIONS,
+            replication_factor: 1,
+            allow_single_replica: true,
+            session_timeout: Duration::from_secs(6),
+            ..KafkaConfig::new(brokers)
+        };
+        runtime.block_on(ensure_topic(&config)).expect("a topic");
+        let producer = Box::new(KafkaProducer::connect(&config).expect("a producer"));
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let engine = shared_engine();
+        Self::with_log(engine, engine.address(), runtime, (Log::Kafka(config), producer), directory)
+    }
+
+    fn with_log(
+        engine: &EmbeddedClickHouse,
+        address: SocketAddr,
+        runtime: Runtime,
+        (log, producer): (Log, Box<dyn EventLogProducer>),
+        directory: TempDir,
+    ) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let database =
             format!("consumer_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        let password = || Secret::new(engine.service_password());
-        let direct =
-            UsageStoreConfig::new(engine.url(), &database, engine.service_user(), password());
-        runtime.block_on(UsageStore::connect(&direct).migrate()).expect("the schema applies");
-        let mut store = UsageStoreConfig::new(
-            format!("http://{address}"),
-            &database,
-            engine.service_user(),
-            password(),
-        );
+        let (user, password) = (engine.service_user(), engine.service_password());
+        let config =
+            |url: String| UsageStoreConfig::new(url, &database, user, Secret::new(password));
+        runtime
+            .block_on(UsageStore::connect(&config(engine.url())).migrate())
+            .expect("the schema applies");
+        let mut store = config(format!("http://{address}"));
         store.insert_timeout = Duration::from_secs(2);
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let options = EmbeddedLogOptions::new(
-            directory.path().join("log"),
-            PARTITIONS,
-            Arc::new(SystemClock),
-        );
-        let log = EmbeddedLog::open(options).expect("an empty log");
         let mut config = ConsumerConfig::new(PARTITIONS);
         config.batch.age = Duration::from_millis(200);
-        let (user, password) = (engine.service_user(), engine.service_password());
         let reader = Reader::new(format!(
             "http://{user}:{password}@{}/?database={database}",
             engine.address()
         ));
-        Self { runtime, log, store, config, reader, published: 0, _directory: directory }
+        Self { runtime, log, producer, store, config, reader, published: 0, _directory: directory }
     }
 
     pub(crate) fn new() -> Self {
@@ -127,7 +158,7 @@ impl Bench {
                 |out| out.extend_from_slice(value),
             );
         }
-        self.runtime.block_on(self.log.producer().publish(batch)).expect("published");
+        self.runtime.block_on(self.producer.publish(batch)).expect("published");
         self.published += u64::try_from(records.len()).expect("a count");
     }
 
@@ -145,12 +176,14 @@ impl Bench {
     }
 
     pub(crate) fn consumer(&self) -> EventConsumer {
-        EventConsumer {
-            log: Box::new(self.log.consumer(GROUP).expect("the group has no other member")),
-            store: UsageStore::connect(&self.store),
-            config: self.config.clone(),
-            clock: Arc::new(SystemClock),
-        }
+        let log: Box<dyn EventLogConsumer> = match &self.log {
+            Log::Embedded(log) => {
+                Box::new(log.consumer(GROUP).expect("the group has no other member"))
+            }
+            Log::Kafka(config) => Box::new(KafkaConsumer::connect(config).expect("a member")),
+        };
+        let (store, clock) = (UsageStore::connect(&self.store), Arc::new(SystemClock));
+        EventConsumer { log, store, config: self.config.clone(), clock }
     }
 
     pub(crate) fn start(&self) -> Running {

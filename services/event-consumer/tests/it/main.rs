@@ -1,7 +1,8 @@
-//! The consumer on the embedded log and the embedded ClickHouse engine.
+//! The consumer on the embedded log, or a real Kafka, and the embedded ClickHouse engine.
 
 mod bench;
 mod duplicates;
 mod outages;
 mod poison;
+mod rebalances;
 mod restarts;
