@@ -26,8 +26,8 @@ impl UsageStore {
     /// topic epoch `epoch` and those before it. Returns how many there were.
     ///
     /// In no order, and copies of a row that were not merged yet come repeatedly. The answer is
-    /// streamed: memory is bounded by one network buffer. Reads the table once, at about 15 ns of
-    /// server time per row of the months in question.
+    /// streamed: memory is bounded by one network buffer. Scans the table once, at about 55 ns of
+    /// server CPU per row, of whichever partition, in the months in question.
     pub async fn remembered_identities(
         &self,
         epoch: u16,

@@ -64,3 +64,24 @@ pub(crate) async fn within<T>(
         Err(_) => Err(StoreError::TimedOut { operation }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use service_kit::secret::Secret;
+
+    #[test]
+    fn no_answer_may_be_cut_short() {
+        let config = UsageStoreConfig::new(
+            "http://localhost:8123",
+            "usage",
+            "writer",
+            Secret::new("hunter2"),
+        );
+        let store = UsageStore::connect(&config);
+        for mode in ["read_overflow_mode", "result_overflow_mode", "timeout_overflow_mode"] {
+            assert_eq!(store.client.get_setting(mode), Some("throw"), "{mode}");
+        }
+        assert!(!format!("{store:?}").contains("hunter2"));
+    }
+}

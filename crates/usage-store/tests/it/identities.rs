@@ -114,23 +114,3 @@ async fn many_identities_arrive_complete() {
     let sum = 500_000 * 499_999 / 2;
     assert_eq!((count, offsets, fingerprints), (500_000, sum, 7 * sum));
 }
-
-/// A profile that cuts answers short must not cut the index short.
-#[tokio::test]
-async fn an_answer_that_would_be_cut_short_is_an_error() {
-    let database = database("cut_short").await;
-    let error = database
-        .try_text(
-            "SELECT number FROM numbers(1000000)",
-            &[("max_result_rows", "10"), ("result_overflow_mode", "throw")],
-        )
-        .await;
-    assert!(error.is_err());
-    let cut = database
-        .try_text(
-            "SELECT number FROM numbers(1000000)",
-            &[("max_result_rows", "10"), ("result_overflow_mode", "break")],
-        )
-        .await;
-    assert!(cut.is_ok_and(|text| text.lines().count() < 1_000_000), "so it has to be set");
-}
