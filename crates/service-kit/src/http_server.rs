@@ -19,7 +19,7 @@ use tower::ServiceExt as _;
 pub struct HttpLimits {
     /// Most connections open at once; further ones wait in the kernel's backlog.
     pub connections_max: usize,
-    /// Longest time from the first byte of a request, or from the end of the one before, to the end of its headers.
+    /// Longest time for the headers of a request, and for a kept-alive connection between two requests.
     pub header_timeout: Duration,
     /// Largest request line and headers, in bytes.
     pub header_bytes_max: usize,
@@ -31,7 +31,7 @@ impl Default for HttpLimits {
     fn default() -> Self {
         Self {
             connections_max: 4096,
-            header_timeout: Duration::from_secs(5),
+            header_timeout: Duration::from_secs(30),
             header_bytes_max: 16 * 1024,
             drain_timeout: Duration::from_secs(30),
         }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -15,8 +16,9 @@ pub enum Fault {
     None,
     /// New connections are refused and open ones are cut.
     Cut,
-    /// Requests pass, answers are held back until the fault is lifted or the connection is cut.
-    HoldAnswers,
+    /// Requests pass. From an INSERT into `usage_events` on, the answers on its connection are held
+    /// back until the fault is lifted or the connection is cut.
+    HoldInsertAnswers,
     /// Nothing passes in either direction, and nothing is closed.
     BlackHole,
 }
@@ -75,31 +77,59 @@ async fn accept(
             let Ok(server) = TcpStream::connect(upstream).await else { return };
             let (from_client, to_client) = client.into_split();
             let (from_server, to_server) = server.into_split();
+            let inserting = AtomicBool::new(false);
             tokio::select! {
-                () = pump(from_client, to_server, fault.clone(), false) => {}
-                () = pump(from_server, to_client, fault, true) => {}
+                () = requests(from_client, to_server, fault.clone(), &inserting) => {}
+                () = answers(from_server, to_client, fault, &inserting) => {}
                 _ = cut.wait_for(|fault| *fault == Fault::Cut) => {}
             }
         });
     }
 }
 
-async fn pump(
+async fn requests(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut fault: watch::Receiver<Fault>,
-    answers: bool,
+    inserting: &AtomicBool,
 ) {
     let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let Ok(length @ 1..) = from.read(&mut buffer).await else { return };
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        let bytes = &buffer[..length];
+        if *fault.borrow() == Fault::HoldInsertAnswers
+            && has(bytes, b"INSERT")
+            && has(bytes, b"usage_events")
+        {
+            inserting.store(true, Ordering::Release);
+        }
+        if fault.wait_for(|fault| *fault != Fault::BlackHole).await.is_err()
+            || to.write_all(bytes).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+async fn answers(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut fault: watch::Receiver<Fault>,
+    inserting: &AtomicBool,
+) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
         let passes = |fault: &Fault| {
-            !(*fault == Fault::BlackHole || (answers && *fault == Fault::HoldAnswers))
+            let held = *fault == Fault::HoldInsertAnswers && inserting.load(Ordering::Acquire);
+            !held && *fault != Fault::BlackHole
         };
         if fault.wait_for(passes).await.is_err() || to.write_all(&buffer[..length]).await.is_err() {
             return;
         }
     }
+}
+
+fn has(bytes: &[u8], word: &[u8]) -> bool {
+    bytes.windows(word.len()).any(|window| window == word)
 }
 
 #[cfg(test)]
@@ -132,15 +162,21 @@ mod tests {
         let mut byte = [0];
         stream.write_all(b"a").unwrap();
         stream.read_exact(&mut byte).unwrap();
-        proxy.set(Fault::HoldAnswers);
-        stream.write_all(b"b").unwrap();
+        proxy.set(Fault::HoldInsertAnswers);
+        stream.write_all(b"x").unwrap();
+        stream.read_exact(&mut byte).expect("other answers pass");
+        stream.write_all(b"INSERT INTO usage_events").unwrap();
         stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         assert!(stream.read_exact(&mut byte).is_err(), "the answer is held");
         proxy.set(Fault::None);
         stream.set_read_timeout(None).unwrap();
         stream.read_exact(&mut byte).unwrap();
-        assert_eq!(byte, *b"b");
+        assert_eq!(byte, *b"I");
         proxy.set(Fault::Cut);
-        assert_eq!(stream.read(&mut byte).unwrap_or(0), 0, "the connection is gone");
+        let mut rest = Vec::new();
+        assert!(
+            stream.read_to_end(&mut rest).is_err() || rest.len() < 24,
+            "the connection is gone"
+        );
     }
 }

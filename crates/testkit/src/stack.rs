@@ -28,6 +28,41 @@ pub enum Part {
     ClickHouse,
 }
 
+impl Engines {
+    /// Whether this machine can run a stack on these engines; says loudly when it cannot.
+    ///
+    /// # Panics
+    /// When it cannot and `CI=true`.
+    pub fn available(self) -> bool {
+        let missing = match self {
+            Self::Embedded => None,
+            Self::Servers => ["java", "mvn"]
+                .into_iter()
+                .find(|program| !on_path(program))
+                .or_else(|| no_postgres().then_some("postgresql")),
+        };
+        let found = missing.map_or(Ok(()), |program| {
+            Err(format!(
+                "{program} is not installed; `scripts/require servers` says how to install it"
+            ))
+        });
+        local_engines::require_or_skip("Apache Kafka and Postgres", found).is_some()
+    }
+}
+
+fn on_path(program: &str) -> bool {
+    Command::new("sh")
+        .args(["-c", "command -v \"$1\" >/dev/null", "sh", program])
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+fn no_postgres() -> bool {
+    let packaged = std::fs::read_dir("/usr/lib/postgresql")
+        .is_ok_and(|mut versions| versions.next().is_some());
+    !packaged && !on_path("initdb")
+}
+
 impl Part {
     const fn name(self) -> &'static str {
         match self {
@@ -119,6 +154,11 @@ impl Stack {
     ///
     /// The supervisor restarts it, except for the services of the embedded stack, which are one process.
     pub fn crash(&mut self, part: Part) {
+        self.crash_and(part, || ());
+    }
+
+    /// As [`Self::crash`], with `meanwhile` done after the kill and before the part runs again.
+    pub fn crash_and(&mut self, part: Part, meanwhile: impl FnOnce()) {
         if self.engines == Engines::Embedded
             && matches!(part, Part::IngestApi | Part::EventConsumer)
         {
@@ -131,6 +171,7 @@ impl Stack {
             return;
         }
         let killed = self.kill(part);
+        meanwhile();
         wait::until("the killed part runs again", || match self.pid(part) {
             Some(pid) if pid != killed => Ok(()),
             _ => Err(format!("{part:?} is still the one that was killed")),

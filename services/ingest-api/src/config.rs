@@ -193,8 +193,8 @@ pub struct ServeConfig {
     /// Most connections at once
     #[arg(long, env = "TALLYMARK_MAX_CONNECTIONS", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_connections: u32,
-    /// Longest time for the headers of a request
-    #[arg(long, env = "TALLYMARK_HEADER_TIMEOUT", default_value = "5s", value_parser = parse_duration)]
+    /// Longest time for the headers of a request, and for a kept-alive connection between two requests
+    #[arg(long, env = "TALLYMARK_HEADER_TIMEOUT", default_value = "30s", value_parser = parse_duration)]
     pub header_timeout: Duration,
     /// Longest pause within a body
     #[arg(long, env = "TALLYMARK_BODY_IDLE_TIMEOUT", default_value = "10s", value_parser = parse_duration)]

@@ -111,10 +111,18 @@ async fn spawn_consumer(
     options: &Options,
 ) -> anyhow::Result<()> {
     let shutdown = lifecycle.shutdown_token();
-    let (health, running) = consumer.start(shutdown.clone())?;
     let schema = UsageStore::connect(store);
+    // Usually the engine is there, and then nothing has to be tried twice. If it is not, it is waited
+    // for in the background.
+    let applied = schema.migrate().await;
+    let (health, running) = consumer.start(shutdown.clone())?;
     lifecycle.spawn("event-consumer", async move {
-        tokio::join!(apply_schema(schema, shutdown), running).1
+        let apply = async {
+            if applied.is_err() {
+                apply_schema(schema, shutdown).await;
+            }
+        };
+        tokio::join!(apply, running).1
     });
     let admin = TcpListener::bind(options.admin_listen()).await?;
     let router = admin::router(start::probes(&health));
