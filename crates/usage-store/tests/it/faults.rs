@@ -77,7 +77,7 @@ async fn lose_an_answer(
     database.stop_merges().await;
     let rows = encode(0, &[event("t", 0, Some("1"))]);
     let token = token(0, 0, &rows);
-    proxy.set(Fault::HoldAnswers);
+    proxy.set(Fault::HoldInsertAnswers);
     let error = store.insert_events(&rows, &token).await.unwrap_err();
     assert_eq!((error.retry, error.code), (Retry::SameBytes, None), "{error:?}");
     let deadline = Instant::now() + PATIENCE;
