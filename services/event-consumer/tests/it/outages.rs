@@ -47,13 +47,16 @@ fn lost_answers_and_cut_connections_double_nothing() {
     bench.config.batch.rows = 100;
     let running = bench.start();
     wait::until("the consumer is ready", || running.health.ready());
-    for (round, fault) in
-        (0..).zip([Fault::HoldAnswers, Fault::Cut, Fault::BlackHole, Fault::HoldAnswers])
-    {
+    for (round, fault) in (0..).zip([
+        Fault::HoldInsertAnswers,
+        Fault::Cut,
+        Fault::BlackHole,
+        Fault::HoldInsertAnswers,
+    ]) {
         let stored = bench.number("SELECT count() FROM usage_events");
         proxy.set(fault);
         bench.publish(&events(round * 500..round * 500 + 500));
-        if fault == Fault::HoldAnswers {
+        if fault == Fault::HoldInsertAnswers {
             // A batch lands although its answer never comes.
             wait::until("a batch lands", || {
                 let now = bench.reader.number("SELECT count() FROM usage_events")?;
