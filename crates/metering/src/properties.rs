@@ -192,6 +192,10 @@ impl<'a> Walk<'a, '_> {
         if Kind::of(scalar) != Kind::Number {
             return Ok(xxh3_64_with_seed(scalar.as_bytes(), u64::from(b't')));
         }
+        if exceeds_64_bits(scalar) {
+            let detail = "an integer in `properties` does not fit into 64 bits, which makes SQL read all properties of the event as empty; send it as a string";
+            return Err(Fault::new(RejectionCode::InvalidProperty, "/properties", detail));
+        }
         if let Ok(quantity) = Quantity::parse(scalar) {
             return Ok(xxh3_64_with_seed(&quantity.units().to_le_bytes(), u64::from(b'0')));
         }
@@ -204,6 +208,14 @@ impl<'a> Walk<'a, '_> {
         }
         Ok(xxh3_64_with_seed(scalar.as_bytes(), u64::from(b'e')))
     }
+}
+
+/// Whether a valid JSON number is written as an integer that neither `Int64` nor `UInt64` holds.
+/// ClickHouse's JSON functions give up on the whole document then, without an error.
+fn exceeds_64_bits(number: &str) -> bool {
+    let digits = number.strip_prefix('-').unwrap_or(number);
+    let integer = digits.bytes().all(|byte| byte.is_ascii_digit());
+    integer && digits.len() >= 19 && number.parse::<u64>().is_err() && number.parse::<i64>().is_err()
 }
 
 /// Whether a valid JSON number may be too large for a double, told from its digits alone.

@@ -100,6 +100,10 @@ impl Stack {
             "TALLYMARK_LISTEN".to_owned(),
             format!("127.0.0.1:{}", local_engines::free_port()),
         ));
+        // Stacks of tests run side by side; none may have the usual ports.
+        for name in ["TALLYMARK_CLICKHOUSE_PORT", "TALLYMARK_ADMIN_PORT"] {
+            environment.push((name.to_owned(), "0".to_owned()));
+        }
         let mut stack = Self { engines, environment, process: None, directory };
         stack.launch();
         stack

@@ -55,9 +55,10 @@ fn behind_a_proxy(engines: Engines) -> (EmbeddedClickHouse, Proxy, Stack, Reader
 fn the_consumer_is_killed_between_insert_and_commit(engines: Engines) {
     let (_engine, proxy, mut stack, reader) = behind_a_proxy(engines);
     let mut ledger = Ledger::default();
-    stack.sender().send(&events("before", 100), &mut ledger);
-    ledger.await_exactly_once(&reader);
     for round in 0..3 {
+        // Once these are billed every partition is being read, so the next ones make one batch.
+        stack.sender().send(&events(&format!("before-{round}"), 300), &mut ledger);
+        ledger.await_exactly_once(&reader);
         // The insert goes through and its answer does not, so the commit cannot have happened.
         proxy.set(Fault::HoldInsertAnswers);
         stack.sender().send(&events(&format!("held-{round}"), 300), &mut ledger);
