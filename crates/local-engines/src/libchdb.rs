@@ -80,7 +80,12 @@ pub fn ensure(progress: bool) -> Result<PathBuf, FetchError> {
 }
 
 /// The library of `release` in `directory`, downloaded by the program `npm` when it is not there.
-fn ensure_in(directory: &Path, release: &Release, npm: &Path, progress: bool) -> Result<PathBuf, FetchError> {
+fn ensure_in(
+    directory: &Path,
+    release: &Release,
+    npm: &Path,
+    progress: bool,
+) -> Result<PathBuf, FetchError> {
     let library = directory.join(LIBRARY);
     if is_verified(directory, release) {
         return Ok(library);

@@ -215,7 +215,10 @@ impl<'a> Walk<'a, '_> {
 fn exceeds_64_bits(number: &str) -> bool {
     let digits = number.strip_prefix('-').unwrap_or(number);
     let integer = digits.bytes().all(|byte| byte.is_ascii_digit());
-    integer && digits.len() >= 19 && number.parse::<u64>().is_err() && number.parse::<i64>().is_err()
+    integer
+        && digits.len() >= 19
+        && number.parse::<u64>().is_err()
+        && number.parse::<i64>().is_err()
 }
 
 /// Whether a valid JSON number may be too large for a double, told from its digits alone.

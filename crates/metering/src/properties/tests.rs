@@ -77,7 +77,9 @@ fn hostile_values_are_refused() {
     refuse(r#"{"a":10e308}"#, RejectionCode::InvalidProperty);
     refuse(r#"{"a":18446744073709551616}"#, RejectionCode::InvalidProperty);
     refuse(r#"{"a":-9223372036854775809}"#, RejectionCode::InvalidProperty);
-    fingerprint(r#"{"a":18446744073709551615,"b":-9223372036854775808,"c":"18446744073709551616","d":1e30}"#);
+    fingerprint(
+        r#"{"a":18446744073709551615,"b":-9223372036854775808,"c":"18446744073709551616","d":1e30}"#,
+    );
     refuse(r#"{"a":"\ud800"}"#, RejectionCode::InvalidString);
     refuse(r#"{"\udfff":1}"#, RejectionCode::InvalidString);
     refuse(r#"{"a":1,"a":2}"#, RejectionCode::DuplicateProperty);
