@@ -76,7 +76,7 @@ async fn attempt(
         }
         too_large |= index.allocated_bytes() > bytes_max;
         if !too_large {
-            let _ = copy(order, &row, at);
+            index.remember(&copy(order, &row, at));
         }
     };
     store.remembered_identities(order.epoch(), partition, since, remember).await?;
