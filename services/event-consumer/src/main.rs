@@ -14,7 +14,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     };
     telemetry::init(logging.log_format, &logging.log);
     match &cli.command {
-        Command::Serve(args) => start::serve(args).await,
+        Command::Serve(args) => Ok(start::serve(args).await?),
         Command::Migrate(args) => {
             start::migrate(args).await?;
             Ok(ExitCode::SUCCESS)

@@ -1,7 +1,7 @@
 //! Puts the process together: the topic, the store, the endpoint for operators.
 
 use crate::config::{MigrateArgs, ServeArgs};
-use crate::{ConsumerHealth, EventConsumer};
+use crate::{ConsumerError, ConsumerHealth, EventConsumer};
 use event_log::LogError;
 use event_log::kafka::{KafkaConfig, KafkaConsumer, ensure_topic};
 use service_kit::admin::{self, ProbeSet};
@@ -17,24 +17,40 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
-use usage_store::UsageStore;
+use usage_store::{StoreError, UsageStore};
 
 /// First and longest delay between two attempts to reach Kafka.
 const DELAYS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
+/// Why the process could not start, or not do what it was started for.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Consumer(#[from] ConsumerError),
+    #[error("the endpoint for operators cannot listen on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("Kafka cannot be used")]
+    Log(#[from] LogError),
+    #[error("the schema cannot be applied")]
+    Migrate(#[source] StoreError),
+}
+
 /// Brings the ClickHouse database to the schema this version needs.
-pub async fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
-    UsageStore::connect(&args.store.config()).migrate().await?;
+pub async fn migrate(args: &MigrateArgs) -> Result<(), StartError> {
+    UsageStore::connect(&args.store.config()).migrate().await.map_err(StartError::Migrate)?;
     tracing::info!(database = args.store.clickhouse_database, "the schema is up to date");
     Ok(())
 }
 
 /// Consumes until the process is asked to end. ClickHouse may be away for any time, from the start on.
-pub async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+pub async fn serve(args: &ServeArgs) -> Result<ExitCode, StartError> {
     let config = args.consumer.config(&args.kafka.kafka_topic, args.kafka.kafka_partitions);
     config.validate()?;
     let kafka = args.kafka.config(args.consumer.topic_epoch);
-    let listener = bind(args.admin_listen, args.address_file.as_deref()).await?;
+    let address = args.admin_listen;
+    let listener = bind(address, args.address_file.as_deref())
+        .await
+        .map_err(|source| StartError::Listen { address, source })?;
     await_topic(&kafka, args.startup_timeout).await?;
     let consumer = EventConsumer {
         log: Box::new(KafkaConsumer::connect(&kafka)?),
