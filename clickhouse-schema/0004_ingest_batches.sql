@@ -2,7 +2,8 @@
 -- The ranges of a partition tile it without gaps, which proves that nothing was skipped:
 -- records = stored + duplicates + conflicts + dead_letters.
 --
--- A batch that is cut again after a crash starts where an earlier one did; the latest attempt wins.
+-- A batch that is cut again after a crash starts where an earlier one did; the longest range wins, so
+-- that a late, shorter attempt cannot open a gap.
 -- Read it with FINAL.
 CREATE TABLE IF NOT EXISTS ingest_batches {on_cluster}
 (
@@ -20,7 +21,7 @@ CREATE TABLE IF NOT EXISTS ingest_batches {on_cluster}
     token String COMMENT 'insert_deduplication_token of that insert',
     inserted_at DateTime64(3, 'UTC')
 )
-ENGINE = {engine:ReplacingMergeTree(inserted_at)}
+ENGINE = {engine:ReplacingMergeTree(last_offset)}
 ORDER BY (topic, topic_epoch, kafka_partition, first_offset)
 SETTINGS
     non_replicated_deduplication_window = 10000,

@@ -1,11 +1,13 @@
 //! The Kafka transport: configuration, and the one place where Kafka's errors are classed.
 
+mod args;
 mod consumer;
 mod fetched;
 mod producer;
 mod rebalances;
 mod topic;
 
+pub use args::TopicArgs;
 pub use consumer::KafkaConsumer;
 pub use producer::KafkaProducer;
 pub use topic::ensure_topic;

@@ -4,7 +4,8 @@ use crate::batch::BatchLimits;
 use crate::decode::Source;
 use crate::error::ConsumerError;
 use clap::{Args, Parser, Subcommand};
-use event_log::kafka::KafkaConfig;
+use event_log::kafka::{KafkaConfig, TopicArgs};
+use service_kit::duration::parse_duration;
 use service_kit::secret::Secret;
 use service_kit::telemetry::LogFormat;
 use std::ffi::OsString;
@@ -13,8 +14,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 use usage_store::UsageStoreConfig;
 
-/// Longest duration that can be configured: ten years, in seconds.
-const DURATION_SECONDS_MAX: u64 = 10 * 365 * 86_400;
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// How the consumer behaves, whatever engines it runs on.
@@ -192,24 +191,8 @@ impl StoreArgs {
 /// Where events are read from.
 #[derive(Args, Clone, Debug)]
 pub struct KafkaArgs {
-    /// Bootstrap servers of Apache Kafka, host:port separated by commas
-    #[arg(long, env = "KAFKA_BROKERS", default_value = "127.0.0.1:9092")]
-    pub kafka_brokers: String,
-    /// Topic of the events; created when it does not exist
-    #[arg(long, env = "KAFKA_TOPIC", default_value = "usage.events")]
-    pub kafka_topic: String,
-    /// Partitions of the topic, fixed for its life
-    #[arg(long, env = "KAFKA_PARTITIONS", default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub kafka_partitions: u16,
-    /// Copies of each record
-    #[arg(long, env = "KAFKA_REPLICATION_FACTOR", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=15))]
-    pub kafka_replication_factor: u16,
-    /// Work on a topic with a single copy of each record, which a lost disk loses
-    #[arg(long, env = "KAFKA_ALLOW_SINGLE_REPLICA", num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
-    pub kafka_allow_single_replica: bool,
-    /// How long records are kept, when the topic is created here
-    #[arg(long, env = "KAFKA_RETENTION", default_value = "7d", value_parser = parse_duration)]
-    pub kafka_retention: Duration,
+    #[command(flatten)]
+    pub topic: TopicArgs,
     /// Consumer group
     #[arg(long, env = "KAFKA_GROUP", default_value = "event-consumer")]
     pub kafka_group: String,
@@ -219,46 +202,17 @@ pub struct KafkaArgs {
     /// After how long a silent member loses its partitions
     #[arg(long, env = "KAFKA_SESSION_TIMEOUT", default_value = "15s", value_parser = parse_duration)]
     pub kafka_session_timeout: Duration,
-    /// Further librdkafka property, such as `security.protocol=SASL_SSL`; may be repeated
-    #[arg(long = "kafka-property", env = "KAFKA_PROPERTIES", value_delimiter = ';', value_parser = property, hide_env_values = true)]
-    pub kafka_properties: Vec<(String, Secret)>,
-}
-
-fn property(text: &str) -> Result<(String, Secret), String> {
-    let (name, value) = text.split_once('=').ok_or("a property is written name=value")?;
-    Ok((name.trim().to_owned(), Secret::new(value)))
 }
 
 impl KafkaArgs {
     /// `topic_epoch` is that of [`ConsumerArgs`].
     pub fn config(&self, topic_epoch: u16) -> KafkaConfig {
-        let Self {
-            kafka_brokers,
-            kafka_topic,
-            kafka_partitions,
-            kafka_replication_factor,
-            kafka_allow_single_replica,
-            kafka_retention,
-            kafka_group,
-            kafka_group_instance_id,
-            kafka_session_timeout,
-            kafka_properties,
-        } = self;
+        let Self { topic, kafka_group, kafka_group_instance_id, kafka_session_timeout } = self;
         KafkaConfig {
-            topic: kafka_topic.clone(),
-            partitions: *kafka_partitions,
-            replication_factor: *kafka_replication_factor,
-            allow_single_replica: *kafka_allow_single_replica,
-            retention: *kafka_retention,
             group: kafka_group.clone(),
             group_instance_id: kafka_group_instance_id.clone(),
             session_timeout: *kafka_session_timeout,
-            topic_epoch,
-            properties: kafka_properties
-                .iter()
-                .map(|(name, value)| (name.clone(), value.expose().to_owned()))
-                .collect(),
-            ..KafkaConfig::new(kafka_brokers)
+            ..topic.config(topic_epoch)
         }
     }
 }
@@ -326,15 +280,6 @@ impl ConsumerArgs {
             ..ConsumerConfig::new(partition_count)
         }
     }
-}
-
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; write it as 35d, 5m or 250ms"))?;
-    if duration.is_zero() || duration > Duration::from_secs(DURATION_SECONDS_MAX) {
-        return Err("a duration here is above zero and at most ten years".to_owned());
-    }
-    Ok(duration)
 }
 
 #[cfg(test)]

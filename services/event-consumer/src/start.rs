@@ -8,14 +8,13 @@ use service_kit::admin::{self, ProbeSet};
 use service_kit::clock::SystemClock;
 use service_kit::http_server::{self, HttpLimits};
 use service_kit::lifecycle::{Lifecycle, chain};
+use service_kit::listen::bind;
 use service_kit::retry::Backoff;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::time::Instant;
 use usage_store::{StoreError, UsageStore};
 
@@ -44,7 +43,8 @@ pub async fn migrate(args: &MigrateArgs) -> Result<(), StartError> {
 
 /// Consumes until the process is asked to end. ClickHouse may be away for any time, from the start on.
 pub async fn serve(args: &ServeArgs) -> Result<ExitCode, StartError> {
-    let config = args.consumer.config(&args.kafka.kafka_topic, args.kafka.kafka_partitions);
+    let config =
+        args.consumer.config(&args.kafka.topic.kafka_topic, args.kafka.topic.kafka_partitions);
     config.validate()?;
     let kafka = args.kafka.config(args.consumer.topic_epoch);
     let address = args.admin_listen;
@@ -75,20 +75,6 @@ pub async fn serve(args: &ServeArgs) -> Result<ExitCode, StartError> {
 pub fn probes(health: &ConsumerHealth) -> ProbeSet {
     let (live, ready) = (health.clone(), health.clone());
     ProbeSet { live: Arc::new(move || live.live()), ready: Arc::new(move || ready.ready()) }
-}
-
-/// Binds `address`, and writes the bound one into `address_file` when given, whole or not at all.
-async fn bind(address: SocketAddr, address_file: Option<&Path>) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind(address).await?;
-    let bound = listener.local_addr()?;
-    if let Some(path) = address_file {
-        let mut unfinished = path.as_os_str().to_owned();
-        unfinished.push(".new");
-        tokio::fs::write(&unfinished, format!("{bound}\n")).await?;
-        tokio::fs::rename(&unfinished, path).await?;
-    }
-    tracing::info!(address = %bound, "listening");
-    Ok(listener)
 }
 
 /// Checks the topic, trying again for up to `limit` while Kafka is away.

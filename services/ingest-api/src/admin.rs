@@ -1,11 +1,12 @@
 //! Commands for operators: organizations, API keys and billable metrics.
 
-use crate::config::{DatabaseArgs, parse_duration};
+use crate::config::DatabaseArgs;
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Args, Subcommand};
 use config_store::{ApiKey, ConfigError, ConfigStore, Organization, Pepper, PoolOptions, Scope};
 use metering::{Aggregation, BillableMetric};
 use serde_json::{Value, json};
+use service_kit::duration::parse_duration;
 use std::time::Duration;
 
 /// A command other than serving.

@@ -6,8 +6,9 @@ use chrono::TimeDelta;
 use clap::builder::Resettable;
 use clap::{Args, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use config_store::Pepper;
-use event_log::kafka::KafkaConfig;
+use event_log::kafka::TopicArgs;
 use metering::ValidationRules;
+use service_kit::duration::parse_duration;
 use service_kit::http_server::HttpLimits;
 use service_kit::secret::Secret;
 use service_kit::telemetry::LogFormat;
@@ -23,8 +24,6 @@ use crate::admin::AdminCommand;
 const EVENTS_PER_REQUEST_MAX: u32 = 100_000;
 /// Largest body that can be configured, in bytes.
 const BODY_BYTES_MAX: u64 = 256 * 1024 * 1024;
-/// Longest duration that can be configured: ten years, in seconds.
-const DURATION_SECONDS_MAX: u64 = 10 * 365 * 86_400;
 
 /// Accepts usage events over HTTP and writes them to the log.
 #[derive(Debug, Parser)]
@@ -81,7 +80,7 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub database: DatabaseArgs,
     #[command(flatten)]
-    pub kafka: KafkaArgs,
+    pub kafka: TopicArgs,
     #[command(flatten)]
     pub serve: ServeConfig,
 }
@@ -92,65 +91,6 @@ pub struct DatabaseArgs {
     /// `postgres://…` or `sqlite://path`
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Secret,
-}
-
-/// Where accepted events are written.
-#[derive(Args, Clone, Debug)]
-pub struct KafkaArgs {
-    /// Bootstrap servers of Apache Kafka, host:port separated by commas
-    #[arg(long, env = "KAFKA_BROKERS", default_value = "127.0.0.1:9092")]
-    pub kafka_brokers: String,
-    /// Topic of the events; created when it does not exist
-    #[arg(long, env = "KAFKA_TOPIC", default_value = "usage.events")]
-    pub kafka_topic: String,
-    /// Partitions of the topic, fixed for its life
-    #[arg(long, env = "KAFKA_PARTITIONS", default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub kafka_partitions: u16,
-    /// Copies of each record
-    #[arg(long, env = "KAFKA_REPLICATION_FACTOR", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=15))]
-    pub kafka_replication_factor: u16,
-    /// Work on a topic with a single copy of each record, which a lost disk loses
-    #[arg(long, env = "KAFKA_ALLOW_SINGLE_REPLICA", num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
-    pub kafka_allow_single_replica: bool,
-    /// How long records are kept, when the topic is created here
-    #[arg(long, env = "KAFKA_RETENTION", default_value = "7d", value_parser = parse_duration)]
-    pub kafka_retention: Duration,
-    /// Further librdkafka property, such as `security.protocol=SASL_SSL`; may be repeated
-    #[arg(long = "kafka-property", env = "KAFKA_PROPERTIES", value_delimiter = ';', value_parser = property, hide_env_values = true)]
-    pub kafka_properties: Vec<(String, Secret)>,
-}
-
-fn property(text: &str) -> Result<(String, Secret), String> {
-    let (name, value) = text.split_once('=').ok_or("a property is written name=value")?;
-    Ok((name.trim().to_owned(), Secret::new(value)))
-}
-
-impl KafkaArgs {
-    /// `topic_epoch` is that of [`ServeConfig`].
-    pub fn config(&self, topic_epoch: u16) -> KafkaConfig {
-        let Self {
-            kafka_brokers,
-            kafka_topic,
-            kafka_partitions,
-            kafka_replication_factor,
-            kafka_allow_single_replica,
-            kafka_retention,
-            kafka_properties,
-        } = self;
-        KafkaConfig {
-            topic: kafka_topic.clone(),
-            partitions: *kafka_partitions,
-            replication_factor: *kafka_replication_factor,
-            allow_single_replica: *kafka_allow_single_replica,
-            retention: *kafka_retention,
-            topic_epoch,
-            properties: kafka_properties
-                .iter()
-                .map(|(name, value)| (name.clone(), value.expose().to_owned()))
-                .collect(),
-            ..KafkaConfig::new(kafka_brokers)
-        }
-    }
 }
 
 /// What happens to events of metrics that do not exist.
@@ -274,15 +214,6 @@ fn bytes(count: u64) -> usize {
 
 fn delta(duration: Duration) -> TimeDelta {
     TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
-}
-
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; write it as 35d, 5m or 250ms"))?;
-    if duration.is_zero() || duration > Duration::from_secs(DURATION_SECONDS_MAX) {
-        return Err("a duration here is above zero and at most ten years".to_owned());
-    }
-    Ok(duration)
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ mod authenticate;
 mod body;
 mod byte_budget;
 pub mod config;
-pub mod listen;
 mod media_type;
 mod metrics;
 mod observe;

@@ -2,10 +2,10 @@
 
 use ingest_api::IngestApi;
 use ingest_api::config::{Cli, Command, ServeArgs};
-use ingest_api::listen::bind;
 use ingest_api::start::{connect_database, connect_kafka};
 use service_kit::clock::{Clock as _, SystemClock};
 use service_kit::lifecycle::Lifecycle;
+use service_kit::listen::bind;
 use service_kit::telemetry;
 use std::process::ExitCode;
 use std::sync::Arc;

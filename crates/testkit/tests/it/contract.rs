@@ -48,7 +48,7 @@ fn an_event_two_hours_ahead_is_refused_or_billed_but_never_lost(engines: Engines
     let ahead = Event::api_call("ahead", now_ms() + 2 * 3_600_000);
     let refused = stack.sender().post(std::slice::from_ref(&ahead)).expect("an answer");
     assert_eq!(refused.status(), 422);
-    assert!(refused.text().unwrap().contains("timestamp_in_future"));
+    assert!(refused.text().expect("a body").contains("timestamp_in_future"));
     stack.start_again(&[("TALLYMARK_MAX_TIMESTAMP_AHEAD", "3h")]);
     let mut ledger = Ledger::default();
     stack.sender().send(&[ahead], &mut ledger);
