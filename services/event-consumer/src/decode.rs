@@ -26,10 +26,25 @@ pub struct Decoded<'a> {
 /// A record that is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// A stable code: one of `event_log::wire::UndecodableCode`, or `wrong_epoch`.
+    /// A stable code: one of `event_log::wire::UndecodableCode`.
     pub reason: &'static str,
     /// One sentence.
     pub detail: String,
+}
+
+/// Why a record cannot become a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoRow {
+    /// It is no event, and never will be one.
+    Refused(Refused),
+    /// It is an event of a later life of the topic than the one that is configured.
+    LaterEpoch(u16),
+}
+
+impl From<Undecodable> for NoRow {
+    fn from(undecodable: Undecodable) -> Self {
+        Self::Refused(undecodable.into())
+    }
 }
 
 impl From<Undecodable> for Refused {
@@ -43,20 +58,17 @@ impl From<Undecodable> for Refused {
 ///
 /// A record of an earlier epoch than the topic's was written by a producer that was not told of the
 /// new one; its place is where it stands, so it is taken as it is. One of a later epoch means that
-/// this consumer reads the wrong topic, and its place would be wrong for ever.
+/// this consumer was not told of the new one: its rows would get wrong places for ever, and parked
+/// it would be missing from the bill, so there is nothing to do but to stop.
 pub fn decode<'a>(
     source: &Source,
     partition: PartitionId,
     record: &FetchedRecord<'a>,
     key: &mut Vec<u8>,
-) -> Result<Decoded<'a>, Refused> {
+) -> Result<Decoded<'a>, NoRow> {
     let (event, epoch) = wire::decode(record.value)?;
     if epoch > source.epoch {
-        let detail = format!(
-            "the record is of topic epoch {epoch}, later than {}, which is configured",
-            source.epoch
-        );
-        return Err(Refused { reason: "wrong_epoch", detail });
+        return Err(NoRow::LaterEpoch(epoch));
     }
     wire::check_record(partition, source.partition_count, record.key, &event)?;
     let identity = if record.key.is_empty() {
@@ -87,10 +99,16 @@ mod tests {
         (partition_of(&key, 12), key, value)
     }
 
-    fn reason(partition: PartitionId, key: &[u8], value: &[u8]) -> &'static str {
+    fn refusal(partition: PartitionId, key: &[u8], value: &[u8]) -> NoRow {
         decode(&source(), partition, &FetchedRecord { offset: 0, key, value }, &mut Vec::new())
             .unwrap_err()
-            .reason
+    }
+
+    fn reason(partition: PartitionId, key: &[u8], value: &[u8]) -> &'static str {
+        match refusal(partition, key, value) {
+            NoRow::Refused(refused) => refused.reason,
+            NoRow::LaterEpoch(epoch) => panic!("of epoch {epoch}"),
+        }
     }
 
     #[test]
@@ -107,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn an_earlier_epoch_is_taken_and_a_later_one_refused() {
+    fn an_earlier_epoch_is_taken_and_a_later_one_is_not_for_us() {
         let (partition, key, value) = example(1);
         assert!(
             decode(
@@ -118,7 +136,7 @@ mod tests {
             )
             .is_ok()
         );
-        assert_eq!(reason(partition, &key, &example(3).2), "wrong_epoch");
+        assert_eq!(refusal(partition, &key, &example(3).2), NoRow::LaterEpoch(3));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Why the consumer ends before it was asked to.
 
-use crate::partition::LogRewritten;
+use crate::partition::Halt;
 use event_log::{LogError, Offset, PartitionId};
 
 /// Each of these needs a person: going on would lose or double usage.
@@ -11,7 +11,7 @@ pub enum ConsumerError {
     #[error("{operation} failed")]
     Log { operation: &'static str, source: LogError },
     #[error(transparent)]
-    LogRewritten(#[from] LogRewritten),
+    Halt(#[from] Halt),
     #[error(
         "the store holds offset {highest_stored} of partition {partition}, but the log ends before offset {high}: the topic was created anew or lost records; \
          if it was created anew, raise its epoch (--topic-epoch) for all services, else restore the log"

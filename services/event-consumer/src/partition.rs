@@ -3,7 +3,7 @@
 use crate::batch::{Batch, Outcome, Tenure};
 use crate::conflict::Conflict;
 use crate::dead_letter::park;
-use crate::decode::{Decoded, Source, decode};
+use crate::decode::{Decoded, NoRow, Source, decode};
 use crate::dedup::{Copy, PartitionIndex, Verdict};
 use chrono::{DateTime, Utc};
 use event_log::{FetchedRecord, FetchedRecords, Offset, PartitionId};
@@ -22,6 +22,18 @@ pub struct LogRewritten {
     pub offset: Offset,
     pub known_epoch: u16,
     pub known_offset: Offset,
+}
+
+/// Why nothing more of a partition can be decided. Going on would lose or double usage.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Halt {
+    #[error(transparent)]
+    LogRewritten(#[from] LogRewritten),
+    #[error(
+        "the record at offset {offset} of partition {partition} is of topic epoch {epoch}, and this consumer is configured for an earlier one; \
+         set --topic-epoch to {epoch} if the topic was replaced, or correct the producer"
+    )]
+    LaterEpoch { partition: PartitionId, offset: Offset, epoch: u16 },
 }
 
 /// What the decisions of one round share.
@@ -97,11 +109,7 @@ impl Partition {
     }
 
     /// Decides records in their order until none is left or `batch` is full.
-    pub fn decide_backlog(
-        &mut self,
-        batch: &mut Batch,
-        round: &mut Round<'_>,
-    ) -> Result<(), LogRewritten> {
+    pub fn decide_backlog(&mut self, batch: &mut Batch, round: &mut Round<'_>) -> Result<(), Halt> {
         let Some(index) = &mut self.index else { return Ok(()) };
         while let Some(records) = self.backlog.front() {
             for record in records.iter().skip(self.decided) {
@@ -133,10 +141,17 @@ fn decide<'a>(
     position: Position,
     record: &FetchedRecord<'a>,
     round: &mut Round<'_>,
-) -> Result<Outcome<'a>, LogRewritten> {
+) -> Result<Outcome<'a>, Halt> {
     let decoded = match decode(round.source, position.partition, record, round.key) {
         Ok(decoded) => decoded,
-        Err(refused) => {
+        Err(NoRow::LaterEpoch(epoch)) => {
+            return Err(Halt::LaterEpoch {
+                partition: position.partition,
+                offset: record.offset,
+                epoch,
+            });
+        }
+        Err(NoRow::Refused(refused)) => {
             return Ok(Outcome::DeadLetter(park(
                 round.source,
                 position,
@@ -172,12 +187,12 @@ fn decide<'a>(
         }
         Verdict::Impossible { known } => {
             let (known_epoch, known_offset) = index.order().position(known);
-            Err(LogRewritten {
+            Err(Halt::LogRewritten(LogRewritten {
                 partition: position.partition,
                 offset: record.offset,
                 known_epoch,
                 known_offset,
-            })
+            }))
         }
     }
 }

@@ -16,6 +16,8 @@ const ORGANIZATION: &str = "org_demo";
 pub(crate) struct Facts {
     pub(crate) url: String,
     pub(crate) api_key: String,
+    /// The consumer's endpoint for operators.
+    pub(crate) admin_url: String,
     /// With the read-only user and the database.
     pub(crate) clickhouse_url: String,
     /// Process ids by name.
@@ -40,17 +42,22 @@ pub(crate) async fn seed(
             BillableMetric { code: code.to_owned(), aggregation, field: field.map(str::to_owned) };
         ignore_existing(store.create_billable_metric(ORGANIZATION, &metric, at).await)?;
     }
-    // The key is shown once and stored nowhere but here; a lost file means a new key.
+    // The key is shown once and stored nowhere but here; a lost file, or another store, means a new key.
     let path = data_dir.join("demo-api-key");
-    if let Ok(key) = std::fs::read_to_string(&path) {
-        return Ok(key.trim().to_owned());
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    let known = store.list_api_keys(ORGANIZATION).await?;
+    if known.iter().any(|key| kept.contains(&key.key_id)) {
+        return Ok(kept.trim().to_owned());
     }
     let (_, key) = store
         .create_api_key(ORGANIZATION, pepper, "demo", &[Scope::Ingest, Scope::Read], None, at)
         .await?;
+    let draft = path.with_extension("new");
     let mut file =
-        private_file(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        private_file(&draft).with_context(|| format!("cannot write {}", draft.display()))?;
     writeln!(file, "{key}")?;
+    file.sync_all()?;
+    std::fs::rename(&draft, &path)?;
     Ok(key)
 }
 
@@ -73,6 +80,7 @@ impl Facts {
         )?;
         writeln!(file, "TALLYMARK_URL='{}'", self.url)?;
         writeln!(file, "TALLYMARK_API_KEY='{}'", self.api_key)?;
+        writeln!(file, "TALLYMARK_ADMIN_URL='{}'", self.admin_url)?;
         writeln!(file, "CLICKHOUSE_URL='{}'", self.clickhouse_url)?;
         writeln!(file, "TALLYMARK_PIDS='{}'", pids.join(","))?;
         file.sync_all()?;
@@ -106,7 +114,7 @@ impl Facts {
 
     /// What a person reads when the stack is up. `timestamp` is the present.
     fn banner(&self, demo_env: &Path, timestamp: DateTime<Utc>) -> String {
-        let Self { url, api_key, clickhouse_url, pids: _ } = self;
+        let Self { url, api_key, admin_url: _, clickhouse_url, pids: _ } = self;
         let (demo_env, timestamp) = (demo_env.display(), timestamp.format("%Y-%m-%dT%H:%M:%SZ"));
         format!(
             r#"

@@ -16,6 +16,7 @@ use service_kit::clock::{Clock, SystemClock};
 use service_kit::http_server::{self, HttpLimits};
 use service_kit::lifecycle::{Lifecycle, chain};
 use service_kit::retry::Backoff;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +41,7 @@ pub struct ServiceConfigs {
 
 pub(crate) async fn run(
     options: &Options,
+    data_dir: &Path,
     secrets: &Secrets,
     configs: ServiceConfigs,
 ) -> anyhow::Result<ExitCode> {
@@ -49,17 +51,18 @@ pub(crate) async fn run(
         .await
         .with_context(|| format!("cannot listen on {}", options.listen))?;
     let url = format!("http://{}", listener.local_addr()?);
-    let log = open_log(options, &clock)?;
+    let log = open_log(data_dir, &clock)?;
     let pepper: Pepper = secrets
         .api_key_pepper
         .expose()
         .parse()
         .context("the pepper in secrets.env cannot be used")?;
-    let config_store = open_config(options).await?;
-    let api_key = demo::seed(&config_store, &pepper, &options.data_dir, clock.now()).await?;
+    let config_store = open_config(data_dir).await?;
+    let api_key = demo::seed(&config_store, &pepper, data_dir, clock.now()).await?;
     let ClickHouse { part, store, reader_url } =
-        tokio::task::block_in_place(|| clickhouse(options, secrets))?;
+        tokio::task::block_in_place(|| clickhouse(options, data_dir, secrets))?;
 
+    let mut admin_url = String::new();
     if options.services.contains(&Service::EventConsumer) {
         let consumer = EventConsumer {
             log: Box::new(log.consumer("event-consumer")?),
@@ -67,7 +70,7 @@ pub(crate) async fn run(
             config: configs.consumer.config(TOPIC, PARTITIONS),
             clock: Arc::clone(&clock),
         };
-        spawn_consumer(&lifecycle, consumer, &store, options).await?;
+        admin_url = spawn_consumer(&lifecycle, consumer, &store, options).await?;
     }
     if options.services.contains(&Service::IngestApi) {
         let api = IngestApi {
@@ -80,36 +83,36 @@ pub(crate) async fn run(
         lifecycle.spawn("ingest-api", api.run(listener, lifecycle.shutdown_token()));
     }
 
-    let facts = Facts { url, api_key, clickhouse_url: reader_url, pids: Pids::new() };
-    let publish = facts.publisher(options.data_dir.clone(), true);
+    let facts = Facts { url, api_key, admin_url, clickhouse_url: reader_url, pids: Pids::new() };
+    let publish = facts.publisher(data_dir.to_owned(), true);
     let supervisor = Supervisor::start(part.into_iter().collect(), options.restart_delay, publish)?;
-    facts.announce(&options.data_dir, clock.now());
+    facts.announce(data_dir, clock.now());
     let code = lifecycle.run(SHUTDOWN_LIMIT).await;
     tokio::task::spawn_blocking(|| supervisor.stop()).await?;
     Ok(code)
 }
 
-fn open_log(options: &Options, clock: &Arc<dyn Clock>) -> anyhow::Result<EmbeddedLog> {
-    let path = options.data_dir.join("log");
+fn open_log(data_dir: &Path, clock: &Arc<dyn Clock>) -> anyhow::Result<EmbeddedLog> {
+    let path = data_dir.join("log");
     let log = EmbeddedLog::open(EmbeddedLogOptions::new(path, PARTITIONS, Arc::clone(clock)));
     log.context("cannot open the log")
 }
 
-async fn open_config(options: &Options) -> anyhow::Result<ConfigStore> {
-    let path = options.data_dir.join("config.sqlite");
+async fn open_config(data_dir: &Path) -> anyhow::Result<ConfigStore> {
+    let path = data_dir.join("config.sqlite");
     let url = format!("sqlite://{}", path.display());
     let store = ConfigStore::connect(&url, PoolOptions::default()).await?;
     store.migrate().await?;
     Ok(store)
 }
 
-/// Starts consuming, and the consumer's own endpoint for operators.
+/// Starts consuming, and the consumer's own endpoint for operators, whose address is returned.
 async fn spawn_consumer(
     lifecycle: &Lifecycle,
     consumer: EventConsumer,
     store: &UsageStoreConfig,
     options: &Options,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<String> {
     let shutdown = lifecycle.shutdown_token();
     let schema = UsageStore::connect(store);
     // Usually the engine is there, and then nothing has to be tried twice. If it is not, it is waited
@@ -122,14 +125,21 @@ async fn spawn_consumer(
                 apply_schema(schema, shutdown).await;
             }
         };
-        tokio::join!(apply, running).1
+        // The end of the consumer is the end of the process, whether the schema was applied or not.
+        tokio::pin!(running);
+        tokio::select! {
+            biased;
+            ended = &mut running => ended,
+            () = apply => running.await,
+        }
     });
     let admin = TcpListener::bind(options.admin_listen()).await?;
+    let url = format!("http://{}", admin.local_addr()?);
     let router = admin::router(start::probes(&health));
     let serve =
         http_server::serve(admin, router, HttpLimits::default(), lifecycle.shutdown_token());
     lifecycle.spawn("admin", serve);
-    Ok(())
+    Ok(url)
 }
 
 /// Applies the schema as soon as ClickHouse is there. Until then the consumer waits, and events are accepted.

@@ -31,6 +31,13 @@ struct ConsumerEnvironment {
 async fn main() -> ExitCode {
     let Arguments { options, serve } = Arguments::parse();
     let ConsumerEnvironment { consumer } = ConsumerEnvironment::parse_from(["standalone"]);
+    // What both services have to agree on is said once.
+    let consumer = ConsumerArgs {
+        topic_epoch: serve.topic_epoch,
+        max_timestamp_age: serve.max_timestamp_age,
+        drain_timeout: serve.drain_timeout,
+        ..consumer
+    };
     telemetry::init(options.log_format, &options.log);
     match standalone::run(options, ServiceConfigs { api: serve, consumer }).await {
         Ok(code) => code,

@@ -30,9 +30,10 @@ pub struct Options {
     #[arg(long, env = "TALLYMARK_ENGINES", default_value = "embedded")]
     pub engines: Engines,
 
-    /// Where all data and secrets of this stack are kept.
-    #[arg(long, env = "TALLYMARK_DATA_DIR", default_value = ".tallymark")]
-    pub data_dir: PathBuf,
+    /// Where all data and secrets of this stack are kept; by default `.tallymark` for embedded
+    /// engines and `.tallymark-servers` for servers.
+    #[arg(long, env = "TALLYMARK_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
 
     /// Address of the API; port 0 takes a free one.
     #[arg(long, env = "TALLYMARK_LISTEN", default_value = "127.0.0.1:8080")]
@@ -71,6 +72,22 @@ pub struct Options {
 
     #[command(flatten)]
     pub urls: Urls,
+}
+
+impl Engines {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Servers => "servers",
+        }
+    }
+
+    pub(crate) const fn default_data_dir(self) -> &'static str {
+        match self {
+            Self::Embedded => ".tallymark",
+            Self::Servers => ".tallymark-servers",
+        }
+    }
 }
 
 impl Options {

@@ -11,6 +11,7 @@ use crate::supervisor::{Pids, Supervised, Supervisor};
 use config_store::{ConfigStore, Pepper, PoolOptions};
 use service_kit::clock::{Clock as _, SystemClock};
 use service_kit::lifecycle::Lifecycle;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 use usage_store::{UsageStore, UsageStoreConfig};
@@ -18,25 +19,30 @@ use usage_store::{UsageStore, UsageStoreConfig};
 /// Nothing runs in this process that would need longer.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
 
-pub(crate) async fn run(options: &Options, secrets: &Secrets) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(
+    options: &Options,
+    data_dir: &Path,
+    secrets: &Secrets,
+) -> anyhow::Result<ExitCode> {
     let mut parts: Vec<Box<dyn Supervised>> = Vec::new();
-    let (brokers, started) = tokio::task::block_in_place(|| kafka(options))?;
+    let (brokers, started) = tokio::task::block_in_place(|| kafka(options, data_dir))?;
     let own_kafka = started.is_some();
     parts.extend(started);
-    let (database_url, started) = tokio::task::block_in_place(|| postgres(options))?;
+    let (database_url, started) = tokio::task::block_in_place(|| postgres(options, data_dir))?;
     parts.extend(started);
     let ClickHouse { part: started, store, reader_url } =
-        tokio::task::block_in_place(|| clickhouse(options, secrets))?;
+        tokio::task::block_in_place(|| clickhouse(options, data_dir, secrets))?;
     parts.extend(started);
 
     let config_store = ConfigStore::connect(&database_url, PoolOptions::default()).await?;
     config_store.migrate().await?;
     let pepper: Pepper = secrets.api_key_pepper.expose().parse()?;
-    let api_key = demo::seed(&config_store, &pepper, &options.data_dir, SystemClock.now()).await?;
+    let api_key = demo::seed(&config_store, &pepper, data_dir, SystemClock.now()).await?;
     config_store.close().await;
 
     let kafka_environment = kafka_environment(&brokers, own_kafka);
     let mut url = format!("http://{}", options.listen);
+    let mut admin_url = String::new();
     if options.services.contains(&Service::IngestApi) {
         let environment = [
             ("DATABASE_URL", database_url),
@@ -46,7 +52,7 @@ pub(crate) async fn run(options: &Options, secrets: &Secrets) -> anyhow::Result<
             name: "ingest-api",
             listen: ("TALLYMARK_LISTEN", options.listen),
             environment: environment.into_iter().chain(kafka_environment.clone()).collect(),
-            data_dir: options.data_dir.clone(),
+            data_dir: data_dir.to_owned(),
         };
         let service = tokio::task::block_in_place(|| ServiceProcess::start(spec))?;
         url = format!("http://{}", service.address());
@@ -64,18 +70,20 @@ pub(crate) async fn run(options: &Options, secrets: &Secrets) -> anyhow::Result<
                 .chain(kafka_environment)
                 .chain(group)
                 .collect(),
-            data_dir: options.data_dir.clone(),
+            data_dir: data_dir.to_owned(),
         };
-        parts.push(Box::new(tokio::task::block_in_place(|| ServiceProcess::start(spec))?));
+        let service = tokio::task::block_in_place(|| ServiceProcess::start(spec))?;
+        admin_url = format!("http://{}", service.address());
+        parts.push(Box::new(service));
     }
 
-    let facts = Facts { url, api_key, clickhouse_url: reader_url, pids: Pids::new() };
+    let facts = Facts { url, api_key, admin_url, clickhouse_url: reader_url, pids: Pids::new() };
     let supervisor = Supervisor::start(
         parts,
         options.restart_delay,
-        facts.publisher(options.data_dir.clone(), false),
+        facts.publisher(data_dir.to_owned(), false),
     )?;
-    facts.announce(&options.data_dir, SystemClock.now());
+    facts.announce(data_dir, SystemClock.now());
     let code = Lifecycle::new().run(SHUTDOWN_LIMIT).await;
     tokio::task::spawn_blocking(|| supervisor.stop()).await?;
     Ok(code)

@@ -99,6 +99,24 @@ fn the_broker_is_away_for_16_seconds() {
     ledger.await_exactly_once(&stack.reader());
 }
 
+/// What was not confirmed before both died is sent again, and what was confirmed is there.
+fn the_api_is_killed_during_a_broker_outage() {
+    let mut stack = Stack::start(Engines::Servers, &[("TALLYMARK_RESTART_DELAY", "3s")]);
+    let load = Load::start(&stack.sender(), 2);
+    let mut ledger = Ledger::default();
+    stack.sender().send(&events("before", 100), &mut ledger);
+    let broker = stack.kill(Part::Kafka);
+    stack.kill(Part::IngestApi);
+    wait::until("the broker runs again", || match stack.pid(Part::Kafka) {
+        Some(pid) if pid != broker => Ok(()),
+        _ => Err("not yet".to_owned()),
+    });
+    stack.await_ready();
+    stack.sender().send(&events("after", 100), &mut ledger);
+    ledger.merge(load.finish());
+    ledger.await_exactly_once(&stack.reader());
+}
+
 /// The API answers while the engine is down, and what it accepted is billed afterwards.
 fn the_engine_is_away_for_20_seconds(engines: Engines) {
     let mut stack = Stack::start(engines, &[("TALLYMARK_RESTART_DELAY", "20s")]);
@@ -154,6 +172,13 @@ mod on_servers_only {
     fn the_broker_is_away_for_16_seconds() {
         if Engines::Servers.available() {
             super::the_broker_is_away_for_16_seconds();
+        }
+    }
+
+    #[test]
+    fn the_api_is_killed_during_a_broker_outage() {
+        if Engines::Servers.available() {
+            super::the_api_is_killed_during_a_broker_outage();
         }
     }
 

@@ -34,7 +34,7 @@ fn batch(rows: usize) -> Batch {
     Batch::new(BatchLimits { rows, ..BatchLimits::default() })
 }
 
-fn decide(partition: &mut Partition, batch: &mut Batch) -> Result<(), LogRewritten> {
+fn decide(partition: &mut Partition, batch: &mut Batch) -> Result<(), Halt> {
     let source = Source { topic: "t".to_owned(), epoch: 1, partition_count: 1 };
     let at = UsageEvent::example().accepted_at;
     partition.decide_backlog(
@@ -122,6 +122,7 @@ fn a_log_that_was_created_anew_under_its_old_epoch_is_noticed() {
     partition.receive(records([(3, value(1, "a"))]));
     let mut batch = batch(9);
     let error = decide(&mut partition, &mut batch).unwrap_err();
-    assert_eq!(error, LogRewritten { partition: 0, offset: 3, known_epoch: 1, known_offset: 90 });
+    let rewritten = LogRewritten { partition: 0, offset: 3, known_epoch: 1, known_offset: 90 };
+    assert_eq!(error, Halt::LogRewritten(rewritten));
     assert!(batch.is_empty());
 }

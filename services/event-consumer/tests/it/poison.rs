@@ -28,7 +28,6 @@ fn each_kind_of_poison_is_parked_with_its_reason() {
         with((partition + 1) % PARTITIONS, &key, &value),
         with(partition, b"another", &value),
         with(partition, &key, version.as_bytes()),
-        with(partition, &key, &record("t1", 2).2),
         with(partition, &key, &vec![b' '; 300_000]),
         with(partition, b"", &value),
     ]);
@@ -45,13 +44,12 @@ fn each_kind_of_poison_is_parked_with_its_reason() {
             "malformed_json 1",
             "unknown_version 1",
             "value_too_large 1",
-            "wrong_epoch 1",
             "wrong_key 1",
             "wrong_partition 1"
         ]
     );
     let parked = "SELECT count() FROM dead_letters FINAL WHERE topic = 'usage.events' AND topic_epoch = 1 AND detail != ''";
-    assert_eq!(bench.number(parked), 8);
+    assert_eq!(bench.number(parked), 7);
 }
 
 /// Ten thousand random and damaged records with good ones between them.
@@ -73,7 +71,9 @@ fn random_and_damaged_records_never_stop_a_partition() {
             _ => {
                 let at = (usize::from(dice[1]) << 8 | usize::from(dice[2])) % value.len();
                 damaged[at] ^= 1 << (dice[3] % 8);
-                damaged
+                // A sound event of a later epoch is no poison: it stops the consumer, on purpose.
+                let later = wire::decode(&damaged).is_ok_and(|(_, epoch)| epoch > 1);
+                if later { value.clone() } else { damaged }
             }
         };
         records.push((*partition, key.clone(), damaged));

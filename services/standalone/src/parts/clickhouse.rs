@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use local_engines::clickhouse::{EmbeddedClickHouse, EmbeddedClickHouseOptions};
 use local_engines::libchdb;
 use service_kit::secret::Secret;
+use std::path::Path;
 use usage_store::UsageStoreConfig;
 
 /// The store to use.
@@ -19,7 +20,11 @@ pub(crate) struct ClickHouse {
 }
 
 /// Starts the engine, or takes the server of the options. Blocks; the first time it downloads the engine.
-pub(crate) fn clickhouse(options: &Options, secrets: &Secrets) -> anyhow::Result<ClickHouse> {
+pub(crate) fn clickhouse(
+    options: &Options,
+    data_dir: &Path,
+    secrets: &Secrets,
+) -> anyhow::Result<ClickHouse> {
     let urls = &options.urls;
     if let Some(url) = &urls.clickhouse_url {
         let password =
@@ -34,13 +39,13 @@ pub(crate) fn clickhouse(options: &Options, secrets: &Secrets) -> anyhow::Result
     let engine = EmbeddedClickHouse::start(EmbeddedClickHouseOptions {
         binary: None,
         library: libchdb::ensure(true)?,
-        data_dir: options.data_dir.join("clickhouse"),
+        data_dir: data_dir.join("clickhouse"),
         listen: Some(options.clickhouse_port()).filter(|port| *port != 0),
         service_password: secrets.clickhouse_service_password.expose().to_owned(),
         reader_password: secrets.clickhouse_reader_password.expose().to_owned(),
         reader_database: urls.clickhouse_database.clone(),
         max_memory: None,
-        log_file: options.data_dir.join("clickhouse.log"),
+        log_file: data_dir.join("clickhouse.log"),
         restart: false,
     })?;
     let store = UsageStoreConfig::new(

@@ -4,13 +4,17 @@ use crate::options::Options;
 use crate::supervisor::Supervised;
 use anyhow::Context as _;
 use local_engines::kafka::{Kafka, KafkaOptions};
+use std::path::Path;
 
 /// The brokers to use, and the one that was started here, if any.
-pub(crate) fn kafka(options: &Options) -> anyhow::Result<(String, Option<Box<dyn Supervised>>)> {
+pub(crate) fn kafka(
+    options: &Options,
+    data_dir: &Path,
+) -> anyhow::Result<(String, Option<Box<dyn Supervised>>)> {
     if let Some(brokers) = &options.urls.kafka_brokers {
         return Ok((brokers.clone(), None));
     }
-    let kafka = Kafka::start(KafkaOptions::new(options.data_dir.join("kafka")))
+    let kafka = Kafka::start(KafkaOptions::new(data_dir.join("kafka")))
         .context("cannot run Apache Kafka")?;
     Ok((kafka.bootstrap(), Some(Box::new(kafka))))
 }
