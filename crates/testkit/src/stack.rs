@@ -58,8 +58,9 @@ fn on_path(program: &str) -> bool {
 }
 
 fn no_postgres() -> bool {
-    let packaged = std::fs::read_dir("/usr/lib/postgresql")
-        .is_ok_and(|mut versions| versions.next().is_some());
+    let packaged = std::fs::read_dir("/usr/lib/postgresql").is_ok_and(|versions| {
+        versions.flatten().any(|version| version.path().join("bin/initdb").is_file())
+    });
     !packaged && !on_path("initdb")
 }
 
