@@ -80,6 +80,24 @@ fn the_domain_is_free_of_floats_io_and_async() {
     }
 }
 
+/// Stored usage is only ever added to, so no statement of ours may change or remove a row.
+#[test]
+fn no_clickhouse_statement_changes_or_removes_rows() {
+    let is_statement = |file: &String| {
+        let place = ["crates/usage-store/queries/", "clickhouse-schema/"];
+        file.ends_with(".sql") && place.iter().any(|place| file.starts_with(place))
+    };
+    let files: Vec<_> = repo::files().into_iter().filter(is_statement).collect();
+    assert!(files.len() > 10, "the statements are where this test looks: {files:?}");
+    for file in files {
+        let text = read(&file).to_uppercase();
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("--"));
+        for word in code.flat_map(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_')) {
+            assert!(!["UPDATE", "DELETE", "TRUNCATE"].contains(&word), "{file} has `{word}`");
+        }
+    }
+}
+
 #[test]
 fn source_files_are_short_and_say_what_they_are_for() {
     for file in rust_files() {
