@@ -56,13 +56,19 @@ impl UsageStore {
         Err(StoreError::query(READ_IDENTITIES)(clickhouse::error::Error::NotEnoughData))
     }
 
-    /// The highest offset that is stored of a partition of the topic of this epoch.
+    /// The last offset that the audit speaks of, in a partition of `topic` of this epoch. All that is
+    /// committed is at or before it.
     pub async fn highest_stored_offset(
         &self,
+        topic: &str,
         epoch: u16,
         partition: u16,
     ) -> Result<Option<u64>, StoreError> {
-        let query = self.query(HIGHEST_OFFSET).param("epoch", epoch).param("partition", partition);
+        let query = self
+            .query(HIGHEST_OFFSET)
+            .param("topic", topic)
+            .param("epoch", epoch)
+            .param("partition", partition);
         within(self.config.query_timeout, READ_HIGHEST_OFFSET, query.fetch_one::<Option<u64>>())
             .await
     }

@@ -1,11 +1,12 @@
 //! Rebuilding the dedup index from the store.
 
 use crate::engine::{Database, database};
-use crate::events::{event, push, start};
+use crate::events::{TOPIC, event, push, start};
 use chrono::{DateTime, TimeDelta, Utc};
 use metering::UsageEvent;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
-use usage_store::{EventRows, IdentityRow, InsertToken, Position};
+use usage_store::{EventRows, IdentityRow, IngestBatchRow, InsertToken, Position};
 
 async fn insert(database: &Database, events: &[(UsageEvent<'static>, Position)]) {
     let mut rows = EventRows::default();
@@ -75,23 +76,33 @@ async fn a_partition_remembers_its_own_since_an_instant() {
 }
 
 #[tokio::test]
-async fn the_highest_offset_is_that_of_the_partition_and_epoch() {
+async fn the_highest_offset_is_that_of_the_topic_epoch_and_partition() {
     let database = database("highest").await;
-    let at = |epoch, partition, offset| Position { epoch, partition, offset };
-    assert_eq!(database.store.highest_stored_offset(1, 0).await.unwrap(), None);
-    insert(
-        &database,
-        &[
-            (event("a", 0, None), at(1, 0, 7)),
-            (event("b", 0, None), at(1, 0, 5)),
-            (event("c", 0, None), at(1, 2, 0)),
-        ],
-    )
-    .await;
-    assert_eq!(database.store.highest_stored_offset(1, 0).await.unwrap(), Some(7));
-    assert_eq!(database.store.highest_stored_offset(1, 1).await.unwrap(), None);
-    assert_eq!(database.store.highest_stored_offset(1, 2).await.unwrap(), Some(0));
-    assert_eq!(database.store.highest_stored_offset(2, 0).await.unwrap(), None);
+    let audit = |partition, first_offset, last_offset| IngestBatchRow {
+        topic: Cow::Borrowed(TOPIC),
+        epoch: 1,
+        partition,
+        first_offset,
+        last_offset,
+        records: 1,
+        stored: 0,
+        duplicates: 1,
+        conflicts: 0,
+        dead_letters: 0,
+        bytes_hash: 0,
+        token: Cow::Borrowed(""),
+        inserted_at: start(),
+    };
+    let highest = async |topic, epoch, partition| {
+        database.store.highest_stored_offset(topic, epoch, partition).await.unwrap()
+    };
+    assert_eq!(highest(TOPIC, 1, 0).await, None);
+    database.store.insert_batches(&[audit(0, 5, 7), audit(0, 0, 4), audit(2, 0, 0)]).await.unwrap();
+    assert_eq!(highest(TOPIC, 1, 0).await, Some(7));
+    assert_eq!(highest(TOPIC, 1, 1).await, None);
+    assert_eq!(highest(TOPIC, 1, 2).await, Some(0));
+    assert_eq!(highest(TOPIC, 2, 0).await, None);
+    assert_eq!(highest("another", 1, 0).await, None);
 }
 
 #[tokio::test]

@@ -15,8 +15,9 @@ const DELAYS: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 const PROGRESS_ROWS: u64 = 100_000;
 
 /// What to read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RebuildRequest {
+    pub topic: String,
     pub order: PositionOrder,
     pub partition: PartitionId,
     /// Start of the horizon: events accepted before it are not remembered.
@@ -32,7 +33,7 @@ pub struct RebuildRequest {
 #[derive(Debug)]
 pub struct Rebuilt {
     pub index: PartitionIndex,
-    /// The highest offset that is stored from the epoch of the request.
+    /// The last offset that the audit speaks of, in the epoch of the request.
     pub highest_stored: Option<Offset>,
 }
 
@@ -48,7 +49,7 @@ pub async fn rebuild(
 ) -> Result<Rebuilt, IndexTooLarge> {
     let mut backoff = Backoff::new(DELAYS.0, DELAYS.1);
     loop {
-        match attempt(store, request, &progress).await {
+        match attempt(store, &request, &progress).await {
             Ok(rebuilt) => return rebuilt,
             Err(error) => tracing::warn!(
                 partition = request.partition,
@@ -62,10 +63,10 @@ pub async fn rebuild(
 
 async fn attempt(
     store: &UsageStore,
-    request: RebuildRequest,
+    request: &RebuildRequest,
     progress: &impl Fn(),
 ) -> Result<Result<Rebuilt, IndexTooLarge>, StoreError> {
-    let RebuildRequest { order, partition, since, at, bytes_max } = request;
+    let RebuildRequest { ref topic, order, partition, since, at, bytes_max } = *request;
     store.check().await?;
     let mut index = PartitionIndex::new(order);
     let (mut rows, mut too_large) = (0_u64, false);
@@ -83,7 +84,7 @@ async fn attempt(
     if too_large {
         return Ok(Err(IndexTooLarge));
     }
-    let highest_stored = store.highest_stored_offset(order.epoch(), partition).await?;
+    let highest_stored = store.highest_stored_offset(topic, order.epoch(), partition).await?;
     Ok(Ok(Rebuilt { index, highest_stored }))
 }
 

@@ -31,6 +31,7 @@ impl Rebuilding {
         let at = parts.clock.now();
         let order = order(&parts.config);
         let request = RebuildRequest {
+            topic: parts.config.source.topic.clone(),
             order,
             partition: tenure.partition,
             since: at - parts.config.horizon,
