@@ -18,6 +18,12 @@ pub enum ConsumerError {
     )]
     LogBehindStore { partition: PartitionId, highest_stored: Offset, high: Offset },
     #[error(
+        "the store ends before offset {expected} of partition {partition}, but reading starts at {start}: the records from {expected} to {last} were not stored, and are gone if the log no longer has them; \
+         if it has, set the group's offset to {expected}; else reconcile, and accept the loss by a row of ingest_batches with this range and 0 records",
+        last = start - 1
+    )]
+    Gap { partition: PartitionId, expected: Offset, start: Offset },
+    #[error(
         "partition {partition} was assigned, but the topic is configured to have {partition_count} partitions (--kafka-partitions)"
     )]
     UnknownPartition { partition: PartitionId, partition_count: u16 },

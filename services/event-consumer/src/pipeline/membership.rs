@@ -5,7 +5,7 @@ use crate::batch::Tenure;
 use crate::dedup::rebuild::Rebuilt;
 use crate::error::ConsumerError;
 use crate::metrics;
-use event_log::{Assignment, FetchedRecords, PartitionId};
+use event_log::{Assignment, FetchedRecords, Offset, PartitionId};
 
 impl Pipeline {
     pub(super) fn assigned(&mut self, assignments: &[Assignment]) -> Result<(), ConsumerError> {
@@ -68,6 +68,7 @@ impl Pipeline {
         rebuilt: Rebuilt,
     ) -> Result<(), ConsumerError> {
         let Rebuilt { index, highest_stored } = rebuilt;
+        let ids = index.len();
         let high = match self.parts.log.watermarks(tenure.partition) {
             Ok(range) => range.high,
             Err(error) => {
@@ -76,19 +77,60 @@ impl Pipeline {
                 return self.wait_for_report(LOG_RETRY);
             }
         };
-        if let Some(highest_stored) = highest_stored.filter(|stored| *stored >= high) {
-            return Err(ConsumerError::LogBehindStore {
-                partition: tenure.partition,
-                highest_stored,
-                high,
-            });
-        }
+        let Some(partition) = self.partitions.get_mut(tenure.partition) else { return Ok(()) };
+        check_fit(tenure.partition, partition.next(), high, highest_stored)?;
+        partition.set_index(index);
         metrics::rebuilt();
-        tracing::info!(partition = tenure.partition, ids = index.len(), "dedup index rebuilt");
+        tracing::info!(partition = tenure.partition, ids, "dedup index rebuilt");
         self.ends.insert(tenure.partition, high);
-        if let Some(partition) = self.partitions.get_mut(tenure.partition) {
-            partition.set_index(index);
-        }
         Ok(())
+    }
+}
+
+/// Whether the log, which is read from `start` and ends before `high`, goes on where the store ends.
+/// A start before that is usual: what was stored and not committed is read once more.
+fn check_fit(
+    partition: PartitionId,
+    start: Offset,
+    high: Offset,
+    highest_stored: Option<Offset>,
+) -> Result<(), ConsumerError> {
+    let Some(highest_stored) = highest_stored else { return Ok(()) };
+    if highest_stored >= high {
+        return Err(ConsumerError::LogBehindStore { partition, highest_stored, high });
+    }
+    let expected = highest_stored + 1;
+    if start > expected {
+        return Err(ConsumerError::Gap { partition, expected, start });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_goes_on_where_the_store_ends_or_before() {
+        assert!(check_fit(3, 40, 50, None).is_ok(), "nothing is known of the log's past");
+        assert!(check_fit(3, 0, 50, Some(39)).is_ok());
+        assert!(check_fit(3, 40, 50, Some(39)).is_ok());
+        assert!(check_fit(3, 40, 40, Some(39)).is_ok());
+        assert!(matches!(
+            check_fit(3, 41, 50, Some(39)),
+            Err(ConsumerError::Gap { partition: 3, expected: 40, start: 41 })
+        ));
+        assert!(matches!(
+            check_fit(3, 40, 40, Some(40)),
+            Err(ConsumerError::LogBehindStore { partition: 3, highest_stored: 40, high: 40 })
+        ));
+    }
+
+    #[test]
+    fn a_gap_names_its_range_and_the_ways_out() {
+        let text = check_fit(3, 60, 70, Some(39)).unwrap_err().to_string();
+        for part in ["partition 3", "before offset 40", "at 60", "40 to 59", "ingest_batches"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
     }
 }
