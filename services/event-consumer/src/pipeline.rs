@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
+use upkeep::TooLarge;
 use usage_store::UsageStore;
 
 /// Longest wait for one thing, while others may be due.
@@ -76,6 +77,9 @@ pub(crate) struct Pipeline {
     blocked_since: Option<Instant>,
     /// The indexes have all the memory they may have; nothing is decided until they need less.
     full: bool,
+    /// The rebuild for which there was not enough memory. It keeps the pipeline full until it has succeeded, or its
+    /// partition is lost.
+    too_large: Option<TooLarge>,
     /// The ends of partitions, as far as they are known.
     ends: BTreeMap<PartitionId, Offset>,
     lag_turn: PartitionId,
@@ -99,6 +103,7 @@ impl Pipeline {
             pauses: Pauses::default(),
             blocked_since: None,
             full: false,
+            too_large: None,
             ends: BTreeMap::new(),
             lag_turn: 0,
             next_lag: now,
@@ -204,10 +209,8 @@ impl Pipeline {
         while let Ok(report) = self.reports.1.try_recv() {
             self.take(report)?;
         }
-        if !self.full {
-            let bytes_max =
-                self.parts.config.index_bytes_max.saturating_sub(self.partitions.index_bytes());
-            self.rebuilding.start_next(&self.parts, &self.reports.0, bytes_max);
+        if !self.full || self.too_large.is_some_and(|rebuild| rebuild.again) {
+            self.rebuilding.start_next(&self.parts, &self.reports.0, self.room());
         }
         Ok(())
     }
@@ -237,9 +240,9 @@ impl Pipeline {
                 }
                 match outcome {
                     Ok(rebuilt) => self.rebuilt(tenure, rebuilt),
-                    Err(IndexTooLarge) => {
-                        self.rebuilding.add(vec![tenure]);
-                        self.set_full(true);
+                    Err(IndexTooLarge { bytes_max }) => {
+                        self.too_large = Some(TooLarge::new(tenure, bytes_max));
+                        self.make_room();
                         Ok(())
                     }
                 }

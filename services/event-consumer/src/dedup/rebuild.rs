@@ -37,9 +37,11 @@ pub struct Rebuilt {
     pub highest_stored: Option<Offset>,
 }
 
-/// The index needs more memory than it may have. Forgetting would bill events twice.
+/// The index needs more memory than the `bytes_max` that it may have. Forgetting would bill events twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IndexTooLarge;
+pub struct IndexTooLarge {
+    pub bytes_max: usize,
+}
 
 /// Tries until the store has answered. `progress` is called now and then while it does.
 pub async fn rebuild(
@@ -82,7 +84,7 @@ async fn attempt(
     };
     store.remembered_identities(order.epoch(), partition, since, remember).await?;
     if too_large {
-        return Ok(Err(IndexTooLarge));
+        return Ok(Err(IndexTooLarge { bytes_max }));
     }
     let highest_stored = store.highest_stored_offset(topic, order.epoch(), partition).await?;
     Ok(Ok(Rebuilt { index, highest_stored }))

@@ -49,6 +49,9 @@ impl Pipeline {
         }
         self.inserting.abandon_unless_held(&self.partitions);
         self.rebuilding.abandon_unless_held(&self.partitions);
+        if self.too_large.is_some_and(|rebuild| !self.partitions.holds(rebuild.tenure)) {
+            self.make_room();
+        }
         tracing::info!(partitions = partitions.len(), "partitions revoked");
     }
 
@@ -80,6 +83,9 @@ impl Pipeline {
         let Some(partition) = self.partitions.get_mut(tenure.partition) else { return Ok(()) };
         check_fit(tenure.partition, partition.next(), high, highest_stored)?;
         partition.set_index(index);
+        if self.too_large.take_if(|rebuild| rebuild.tenure == tenure).is_some() {
+            self.make_room();
+        }
         metrics::rebuilt();
         tracing::info!(partition = tenure.partition, ids, "dedup index rebuilt");
         self.ends.insert(tenure.partition, high);

@@ -20,6 +20,11 @@ impl Rebuilding {
         self.waiting.extend(tenures);
     }
 
+    /// Has a rebuild done before those that wait.
+    pub(super) fn add_first(&mut self, tenure: Tenure) {
+        self.waiting.push_front(tenure);
+    }
+
     /// Starts the next rebuild, unless there is one under way; the outcome is reported.
     pub(super) fn start_next(&mut self, parts: &Parts, reports: &Sender<Report>, bytes_max: usize) {
         if self.current.is_some() {

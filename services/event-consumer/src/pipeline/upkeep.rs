@@ -1,6 +1,7 @@
 //! What is looked after between records: memory, lag, liveness.
 
 use super::Pipeline;
+use crate::batch::Tenure;
 use crate::dedup::PartitionIndex;
 use crate::error::ConsumerError;
 use crate::metrics;
@@ -11,6 +12,29 @@ use std::time::{Duration, Instant};
 const LAG_INTERVAL: Duration = Duration::from_secs(1);
 /// How often ids that are older than the horizon are let go.
 const FORGET_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A rebuild that needed more memory than there was.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TooLarge {
+    pub(super) tenure: Tenure,
+    /// The bytes that were not enough.
+    bytes_max: usize,
+    /// It is tried again, as there is more by now.
+    pub(super) again: bool,
+}
+
+impl TooLarge {
+    pub(super) fn new(tenure: Tenure, bytes_max: usize) -> Self {
+        Self { tenure, bytes_max, again: false }
+    }
+
+    /// Whether to try again now that there are `room` bytes: each attempt reads the whole table.
+    fn try_again(&mut self, room: usize) -> bool {
+        let begins = !self.again && room > self.bytes_max;
+        self.again |= begins;
+        begins
+    }
+}
 
 impl Pipeline {
     /// Looks after lag, memory and liveness.
@@ -72,10 +96,23 @@ impl Pipeline {
     pub(super) fn make_room(&mut self) {
         self.forget();
         self.partitions.indexes_mut().for_each(PartitionIndex::sweep);
-        self.set_full(self.partitions.index_bytes() > self.parts.config.index_bytes_max);
+        self.too_large.take_if(|rebuild| !self.partitions.holds(rebuild.tenure));
+        let room = self.room();
+        if let Some(rebuild) = &mut self.too_large
+            && rebuild.try_again(room)
+        {
+            self.rebuilding.add_first(rebuild.tenure);
+        }
+        let above = self.partitions.index_bytes() > self.parts.config.index_bytes_max;
+        self.set_full(above || self.too_large.is_some());
     }
 
-    pub(super) fn set_full(&mut self, full: bool) {
+    /// Bytes that the indexes may still take.
+    pub(super) fn room(&self) -> usize {
+        self.parts.config.index_bytes_max.saturating_sub(self.partitions.index_bytes())
+    }
+
+    fn set_full(&mut self, full: bool) {
         let reason = full.then(|| {
             format!(
                 "the dedup index has reached its limit of {} bytes with {} ids: raise --dedup-memory, run more consumers, or shorten --dedup-horizon; \
@@ -89,5 +126,18 @@ impl Pipeline {
         }
         self.full = full;
         self.parts.health.stall(reason);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rebuild_that_was_too_large_is_tried_again_once_there_is_more_memory() {
+        let mut rebuild = TooLarge::new(Tenure { partition: 0, generation: 1 }, 1000);
+        assert!(!rebuild.try_again(900) && !rebuild.try_again(1000) && !rebuild.again);
+        assert!(rebuild.try_again(1001) && rebuild.again);
+        assert!(!rebuild.try_again(2000), "it is under way");
     }
 }

@@ -111,3 +111,29 @@ fn the_limit_of_the_index_stops_consumption_and_forgets_nothing() {
         ["60000 60000"]
     );
 }
+
+#[test]
+fn an_index_that_cannot_be_rebuilt_within_its_memory_fails_the_probe() {
+    let mut bench = Bench::new();
+    bench.publish(&(0..60_000).map(|id| event(format!("t{id}"), "a")).collect::<Vec<_>>());
+    let running = bench.start();
+    bench.await_consumed();
+    bench.stop(running).unwrap();
+
+    bench.config.index_bytes_max = 600_000;
+    bench.publish(&[event("t1", "a"), event("t60000", "a")]);
+    let running = bench.start();
+    wait::until("the probe fails", || match running.health.live() {
+        Err(reason) if reason.contains("--dedup-memory") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    bench.stop(running).unwrap();
+    assert_eq!(bench.number("SELECT sum(records) FROM ingest_batches FINAL"), 60_000);
+
+    bench.config.index_bytes_max = 100_000_000;
+    let running = bench.start();
+    bench.await_consumed();
+    assert_eq!(running.health.live(), Ok(()));
+    bench.stop(running).unwrap();
+    assert_eq!(bench.billable().len(), 60_001);
+}
