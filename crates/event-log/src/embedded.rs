@@ -44,6 +44,7 @@ pub struct EmbeddedLogOptions {
     /// Bytes on disk beyond which committed records go before their time.
     pub retained_bytes_max: u64,
     /// Bytes on disk beyond which nothing is appended; records that were not read are never deleted.
+    /// Offsets may take up to 4 MiB more.
     pub disk_bytes_max: u64,
     /// How often the retention is enforced.
     pub sweep_interval: Duration,

@@ -1,9 +1,11 @@
 //! What can go wrong with the log. Whether to retry is decided here, where a vendor's error enters.
 
-/// A publish that was not confirmed. The outcome of its records is unknown, except for `QueueFull`.
+/// A publish that was not confirmed. Some of its records may be in the log or get there later, whatever
+/// the variant; publishing the same events again is safe.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// The bounded queue has no room; nothing of the batch was queued that was not also reported failed.
+    /// The bounded queue has no room for the whole batch. On Kafka, the records before the one that did
+    /// not fit stay queued and may still be delivered; the embedded log queues all of a batch or nothing.
     #[error("the publish queue is full")]
     QueueFull,
     /// The log did not confirm every record in time, or refused one.

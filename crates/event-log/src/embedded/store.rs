@@ -14,6 +14,9 @@ const SCHEMA_VERSION: i64 = 1;
 const PAGE_BYTES: u64 = 8192;
 /// Offsets have 48 bits, so that partition and offset make one ascending 63-bit row id.
 const OFFSET_BITS: u32 = 48;
+/// Pages beyond `disk_bytes_max` (4 MiB) in which offsets are committed and records swept when
+/// records fill the rest: the offsets of 1,024 partitions take some 40 pages per group.
+const RESERVE_PAGES: u64 = 512;
 /// Most batches of one partition that one sweep deletes.
 const SWEEP_BATCHES_MAX: u32 = 256;
 
@@ -47,6 +50,17 @@ const SCHEMA: &str = "
 pub(super) struct Store {
     connection: Connection,
     partitions: u16,
+    /// Most pages that records may fill.
+    pages_max: u64,
+}
+
+/// How far a transaction may grow the database.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Room {
+    /// To `disk_bytes_max`.
+    ForRecords,
+    /// Beyond it, for what makes room.
+    WithReserve,
 }
 
 /// What a sweep deletes: batches appended before `before`, or any when `regardless_of_age`.
@@ -81,9 +95,8 @@ impl Store {
             );
             return Err(LogError::Contract(detail));
         }
-        let pages = (options.disk_bytes_max / PAGE_BYTES).max(1);
-        connection.execute_batch(&format!("PRAGMA max_page_count={pages};")).map_err(&failed)?;
-        Ok(Self { connection, partitions })
+        let pages_max = (options.disk_bytes_max / PAGE_BYTES).max(1);
+        Ok(Self { connection, partitions, pages_max })
     }
 
     /// The readable range of every partition.
@@ -104,8 +117,18 @@ impl Store {
     }
 
     /// Starts a transaction; nothing of it is durable before its commit returns.
-    pub(super) fn begin(&mut self) -> rusqlite::Result<Transaction<'_>> {
+    pub(super) fn begin(&mut self, room: Room) -> rusqlite::Result<Transaction<'_>> {
+        self.limit(room)?;
         self.connection.transaction_with_behavior(TransactionBehavior::Immediate)
+    }
+
+    fn limit(&self, room: Room) -> rusqlite::Result<()> {
+        let pages = match room {
+            Room::ForRecords => self.pages_max,
+            Room::WithReserve => self.pages_max.saturating_add(RESERVE_PAGES),
+        };
+        // SQLite takes a limit below the present size for that size: nothing grows, all is kept.
+        self.connection.execute_batch(&format!("PRAGMA max_page_count={pages};"))
     }
 
     /// The append time of the newest batch, in milliseconds since 1970.
@@ -128,6 +151,7 @@ impl Store {
 
     /// Writes and deletes a little, to see whether appends would work again.
     pub(super) fn probe(&self) -> rusqlite::Result<()> {
+        self.limit(Room::ForRecords)?;
         self.connection.execute("INSERT INTO probe VALUES (zeroblob(262144))", [])?;
         self.connection.execute("DELETE FROM probe", []).map(drop)
     }
@@ -136,7 +160,7 @@ impl Store {
     pub(super) fn sweep(&mut self, expiry: Expiry) -> Result<bool, LogError> {
         let partitions = self.partitions;
         let mut sweep = || {
-            let transaction = self.begin()?;
+            let transaction = self.begin(Room::WithReserve)?;
             let mut more = false;
             for partition in 0..partitions {
                 more |= sweep_partition(&transaction, partition, expiry)?;

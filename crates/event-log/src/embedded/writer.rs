@@ -1,8 +1,11 @@
 //! The writer thread: takes what is queued, makes it durable in one transaction, answers everybody.
+//!
+//! Publishes that cannot be written take nothing down with them: commits and sweeps are what makes
+//! room on a full log, so they then get a transaction of their own.
 
 use super::blob::BlobBuilder;
 use super::queue::{Group, Publish, Request, Task};
-use super::store::{self, Expiry, Store};
+use super::store::{self, Expiry, Room, Store};
 use super::{EmbeddedLogOptions, Shared};
 use crate::{LogError, Offset, PublishError, RecordBatch, Watermarks};
 use chrono::TimeDelta;
@@ -89,7 +92,7 @@ impl Writer {
         }
     }
 
-    /// Without traffic nothing else would find out that there is space again.
+    /// Without publishes nothing else would find out that there is space again.
     fn idle(&self) {
         if self.shared.trouble().is_some() && self.store.probe().is_ok() {
             tracing::info!("the embedded log can be written again");
@@ -116,16 +119,30 @@ impl Writer {
             Ok(ranges) => {
                 self.last_appended_at = at;
                 self.ranges = ranges;
-                self.shared.set_trouble(None);
                 self.shared.publish_ranges(&self.ranges);
+                // On a full log an offset is still written, which says nothing about appends.
+                let appended = !publishes.is_empty();
+                if appended {
+                    self.shared.set_trouble(None);
+                }
                 self.answer(publishes, tasks, None);
+                if !appended {
+                    self.idle();
+                }
             }
             Err(error) => {
                 tracing::error!(%error, batches = publishes.len(), "the embedded log could not be written");
                 self.shared.set_trouble(Some(format!("the last write failed: {error}")));
                 self.builders.fill_with(BlobBuilder::default);
                 self.reload_ranges();
-                self.answer(publishes, tasks, Some(&error));
+                if publishes.is_empty() {
+                    self.answer(publishes, tasks, Some(&error));
+                    return;
+                }
+                self.answer(publishes, Vec::new(), Some(&error));
+                if !tasks.is_empty() {
+                    self.write_durably(Vec::new(), tasks);
+                }
             }
         }
     }
@@ -138,7 +155,8 @@ impl Writer {
         at: i64,
     ) -> rusqlite::Result<Vec<Watermarks>> {
         let mut ranges = self.ranges.clone();
-        let transaction = self.store.begin()?;
+        let room = if publishes.is_empty() { Room::WithReserve } else { Room::ForRecords };
+        let transaction = self.store.begin(room)?;
         for publish in publishes {
             append(&transaction, &mut self.builders, &mut ranges, &publish.batch, at)?;
         }

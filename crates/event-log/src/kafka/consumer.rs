@@ -26,7 +26,8 @@ const SETTINGS: [(&str, &str); 13] = [
     ("enable.auto.offset.store", "false"),
     // A position that is not in the log is an error for people, never a silent jump.
     ("auto.offset.reset", "error"),
-    // Records of a foreign transaction that was aborted never happened.
+    // Producers must not use transactions (docs/log-format.md): their control records take offsets
+    // that are never read. Of one that does, at least the aborted records never happened.
     ("isolation.level", "read_committed"),
     // A damaged record must not become a wrong one.
     ("check.crcs", "true"),

@@ -9,7 +9,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a new topic may take to have a leader for every partition.
+/// How long a new topic may take to be listed with its partitions. Their leaders may come later: the
+/// producer and the consumer wait for those themselves.
 const CREATION_TIMEOUT: Duration = Duration::from_secs(30);
 const CREATION_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Smallest accepted `max.message.bytes`: the producer's `message.max.bytes`, which bounds its batches.

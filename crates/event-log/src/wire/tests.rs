@@ -211,7 +211,7 @@ prop_compose! {
         millis in 0_i64..9_214_646_400_000,
         accepted in 0_i64..9_214_646_400_000,
         units in proptest::option::of(-(10_i128.pow(38) - 1)..10_i128.pow(38)),
-        properties in "\\{\"[a-z]{1,8}\":( ?[1-9][0-9]{0,40}|\"\\PC{0}[a-z/]{0,9}\"|null|\\[true,\\{\\}\\])\\}",
+        properties in "\\{\"[a-z]{1,8}\":( ?[1-9][0-9]{0,17}|\"\\PC{0}[a-z/]{0,9}\"|null|\\[true,\\{\\}\\])\\}",
         epoch in any::<u16>(),
     ) -> (UsageEvent<'static>, u16) {
         let instant = |ms| DateTime::from_timestamp_millis(ms).unwrap();

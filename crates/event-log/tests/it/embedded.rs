@@ -13,6 +13,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 fn raw(path: &Path) -> Connection {
@@ -193,6 +194,16 @@ fn a_log_that_was_cut_is_refused() {
     assert!(matches!(rig.consumer("a").error(), LogError::Contract(_)));
 }
 
+/// 50,000 bytes that do not compress.
+fn noise() -> Vec<u8> {
+    std::iter::successors(Some(1_u64), |n| {
+        Some(n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407))
+    })
+    .map(|n| n.to_be_bytes()[0])
+    .take(50_000)
+    .collect()
+}
+
 #[test]
 fn a_full_disk_refuses_and_recovers_when_there_is_space() {
     let directory = tempfile::tempdir().unwrap();
@@ -206,12 +217,7 @@ fn a_full_disk_refuses_and_recovers_when_there_is_space() {
     let producer = producer(&log);
     let mut reader = reader(&log, "a");
     reader.assigned();
-    let noise: Vec<u8> = std::iter::successors(Some(1_u64), |n| {
-        Some(n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407))
-    })
-    .map(|n| n.to_be_bytes()[0])
-    .take(50_000)
-    .collect();
+    let noise = noise();
     let mut acked = 0;
     let refused = loop {
         match publish(&producer, batch([(0, &noise)])) {
@@ -239,6 +245,61 @@ fn a_full_disk_refuses_and_recovers_when_there_is_space() {
     }
     publish(&producer, batch([(0, &noise)])).unwrap();
     assert_eq!(reader.read(1)[0].offset, u64::try_from(acked).unwrap());
+}
+
+/// Producers that try again at once must not keep the consumer from what makes room for them.
+#[test]
+fn offsets_are_committed_to_a_full_log_that_publishes_press_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let (clock, options) = with_clock(directory.path());
+    let retention = Duration::from_secs(60);
+    let log = EmbeddedLog::open(EmbeddedLogOptions {
+        disk_bytes_max: 4 * 1024 * 1024,
+        retention,
+        ..options
+    })
+    .unwrap();
+    let mut reader = reader(&log, "a");
+    reader.assigned();
+    let producer = producer(&log);
+    let (noise, done) = (noise(), AtomicBool::new(false));
+    let mut end = 0;
+    while publish(&producer, batch([(0, &noise)])).is_ok() {
+        end += 1;
+        assert!(end < 100, "the disk never filled");
+    }
+    reader.read(usize::try_from(end).unwrap());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let waiting: Vec<_> =
+                        (0..8).map(|_| producer.publish(batch([(0, &noise)]))).collect();
+                    for outcome in waiting {
+                        crate::support::block_on(outcome).ok();
+                    }
+                }
+            });
+        }
+        // Also when an assertion fails, or the scope would wait for the publishers for ever.
+        let _stop = StopOnDrop(&done);
+        for _ in 0..20 {
+            reader.consumer.commit(&[(0, end)]).unwrap();
+        }
+        assert!(producer.unready().is_some(), "a committed offset makes no room");
+        clock.set(start() + TimeDelta::minutes(2));
+        log.sweep().unwrap();
+        assert_eq!(reader.consumer.watermarks(0).unwrap().low, end);
+        assert_eq!(reader.read_at_least(1)[0].offset, end);
+    });
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
