@@ -11,6 +11,7 @@ use event_log::Offset;
 use metering::IdentityHash;
 use std::cmp::Ordering;
 use std::ops::Range;
+use std::time::Duration;
 
 /// One copy of an event.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +47,8 @@ pub struct PartitionIndex {
     allocated: usize,
     forget_below: Place,
     ages: Ages,
+    /// When the copy that was decided last was accepted.
+    decided_at: Option<DateTime<Utc>>,
 }
 
 impl PartitionIndex {
@@ -58,6 +61,7 @@ impl PartitionIndex {
             allocated: 0,
             forget_below: Place::FIRST,
             ages: Ages::default(),
+            decided_at: None,
         }
     }
 
@@ -81,6 +85,7 @@ impl PartitionIndex {
 
     /// What `copy` is; a first copy is remembered.
     pub fn decide(&mut self, copy: &Copy) -> Verdict {
+        self.decided_at = Some(copy.accepted_at);
         let entry = Entry::new(copy.hash, copy.place, copy.fingerprint);
         let Some(known) = self.find_or_insert(entry, copy.accepted_at) else {
             return Verdict::First;
@@ -110,9 +115,16 @@ impl PartitionIndex {
         }
     }
 
-    /// Lets go of ids that were accepted before `horizon_start`. They stay until memory is needed,
-    /// and ids accepted up to an hour before it stay as well.
-    pub fn forget_before(&mut self, horizon_start: DateTime<Utc>) {
+    /// Lets go of ids that were accepted more than `horizon` before the copy that was decided last.
+    /// Not before now: the copies to come may have waited in the log for long.
+    pub fn forget_beyond(&mut self, horizon: Duration) {
+        if let Some(at) = self.decided_at {
+            self.forget_before(at - horizon);
+        }
+    }
+
+    /// They stay until memory is needed, and ids accepted up to an hour before it stay as well.
+    fn forget_before(&mut self, horizon_start: DateTime<Utc>) {
         self.forget_below = self.forget_below.max(self.ages.advance(horizon_start));
     }
 
@@ -125,6 +137,7 @@ impl PartitionIndex {
     pub fn cut_back(&mut self, next: Offset) {
         let end = self.order.current(next);
         self.forget_below = self.forget_below.min(end);
+        self.decided_at = None;
         self.rebuild_tables(self.forget_below..end);
     }
 

@@ -20,7 +20,7 @@ pub struct RebuildRequest {
     pub topic: String,
     pub order: PositionOrder,
     pub partition: PartitionId,
-    /// Start of the horizon: events accepted before it are not remembered.
+    /// Events accepted before it are not remembered.
     pub since: DateTime<Utc>,
     /// The time now. The store does not say when each event was accepted, so all count as accepted
     /// now: they are remembered longer than they have to be, never shorter.

@@ -4,10 +4,16 @@ use super::{Parts, Report, order};
 use crate::batch::Tenure;
 use crate::dedup::rebuild::{RebuildRequest, rebuild};
 use crate::rebalance::Partitions;
+use chrono::{DateTime, Utc};
 use std::collections::VecDeque;
 use std::sync::mpsc::Sender;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
+
+/// How far before the horizon a rebuild reads. The records to be decided may have waited in the log
+/// since before now, and their horizon begins that much earlier; this is for how long the log keeps
+/// them by default.
+const WAITED_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 #[derive(Debug, Default)]
 pub(super) struct Rebuilding {
@@ -39,7 +45,7 @@ impl Rebuilding {
             topic: parts.config.source.topic.clone(),
             order,
             partition: tenure.partition,
-            since: at - parts.config.horizon,
+            since: remembered_since(at, parts.config.horizon),
             at,
             bytes_max,
         };
@@ -70,5 +76,23 @@ impl Rebuilding {
         if let Some((_, abandon)) = &self.current {
             abandon.cancel();
         }
+    }
+}
+
+/// The acceptance of the earliest events that a record to be decided at `at` may be a copy of.
+fn remembered_since(at: DateTime<Utc>, horizon: Duration) -> DateTime<Utc> {
+    at - horizon - WAITED_MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_waited_a_week_in_the_log_has_its_whole_horizon() {
+        let day = Duration::from_secs(86_400);
+        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let waiting = now - 7 * day;
+        assert_eq!(remembered_since(now, 35 * day), waiting - 35 * day);
     }
 }

@@ -88,8 +88,8 @@ impl Pipeline {
     }
 
     fn forget(&mut self) {
-        let horizon_start = self.parts.clock.now() - self.parts.config.horizon;
-        self.partitions.indexes_mut().for_each(|index| index.forget_before(horizon_start));
+        let horizon = self.parts.config.horizon;
+        self.partitions.indexes_mut().for_each(|index| index.forget_beyond(horizon));
     }
 
     /// Frees what is older than the horizon; when that is not enough, nothing is decided any more.

@@ -67,6 +67,29 @@ fn ids_are_forgotten_past_the_horizon_only_and_memory_is_given_back() {
 }
 
 #[test]
+fn the_horizon_ends_at_the_copy_that_was_decided_last() {
+    let horizon = Duration::from_secs(10 * 3600);
+    let mut index = PartitionIndex::new(order());
+    for offset in 0..20 {
+        index.remember(&copy(offset, offset, 0));
+    }
+    index.forget_beyond(horizon);
+    index.sweep();
+    assert_eq!(index.len(), 20, "nothing was decided since the rebuild");
+    // However long the consumer was away, the copies of now come first.
+    for (hours, offset) in [(0, 20), (9, 21), (18, 22)] {
+        index.decide(&Copy { accepted_at: at(hours), ..copy(offset, offset, 0) });
+    }
+    index.forget_beyond(horizon);
+    index.sweep();
+    assert_eq!(index.len(), 2, "the ids of hours 9 and 18");
+    index.cut_back(22);
+    index.forget_beyond(Duration::ZERO);
+    index.sweep();
+    assert_eq!(index.len(), 1, "the copy of hour 18 counts no more");
+}
+
+#[test]
 fn growth_forgets_what_was_let_go() {
     let mut index = PartitionIndex::new(order());
     for offset in 0..200_000 {
