@@ -5,6 +5,7 @@ use crate::sql::Reader;
 use crate::wait;
 use local_engines::process::{ManagedProcess, kill_pid};
 use std::collections::HashMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -172,6 +173,7 @@ impl Stack {
                 .expect("the stack was launched")
                 .kill()
                 .expect("standalone can be killed");
+            meanwhile();
             self.launch();
             return;
         }
@@ -256,6 +258,18 @@ impl Stack {
 
     fn log_path(&self) -> PathBuf {
         self.directory.path().join("standalone.log")
+    }
+}
+
+impl Drop for Stack {
+    /// A test that fails shows what the processes said; their logs go with the data.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for name in ["standalone", "ingest-api", "event-consumer", "clickhouse"] {
+                let log = tail(&self.data_dir().join(format!("{name}.log")));
+                drop(writeln!(std::io::stderr().lock(), "the end of {name}.log:\n{log}\n"));
+            }
+        }
     }
 }
 

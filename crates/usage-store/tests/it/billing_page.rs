@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use metering::properties::Properties;
 use metering::{Aggregation, Quantity, UsageEvent};
 use std::borrow::Cow;
+use usage_store::EncodedRows;
 
 const PAGE: &str = include_str!("../../../../docs/billing-queries.md");
 
@@ -74,11 +75,16 @@ async fn properties_that_cannot_be_read_are_an_error_and_not_nothing() {
         organization_id: Cow::Borrowed("demo"),
         external_customer_id: Cow::Borrowed("acme"),
         code: Cow::Borrowed("active_users"),
-        properties: Properties::parse(r#"{"user":"ann","n":18446744073709551616}"#)
+        properties: Properties::parse(r#"{"user":"ann","n":1844674407370955161 }"#)
             .expect("an object"),
         ..event("t", 0, None)
     };
-    let rows = encode(0, &[huge]);
+    // Validation refuses an integer that 64 bits do not hold, so it is put into the row's bytes.
+    let EncodedRows { bytes, rows } = encode(0, &[huge]);
+    let at = bytes.windows(20).position(|text| text == b"1844674407370955161 ").unwrap();
+    let mut bytes = bytes.to_vec();
+    bytes[at..at + 20].copy_from_slice(b"18446744073709551616");
+    let rows = EncodedRows { bytes: bytes.into(), rows };
     database.store.insert_events(&rows, &token(0, 0, &rows)).await.unwrap();
     let parameters = [
         ("param_organization", "demo"),
