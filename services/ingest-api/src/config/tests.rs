@@ -39,7 +39,7 @@ fn the_defaults_are_the_documented_ones() {
     );
     assert_eq!(config.in_flight_bytes(), 128 << 20);
     assert_eq!((config.rate_limit_events.get(), config.burst().get()), (200_000, 200_000));
-    assert_eq!(config.http_limits().header_timeout, Duration::from_secs(5));
+    assert_eq!(config.http_limits().header_timeout, Duration::from_secs(30));
     let args = serve(&[]).unwrap();
     assert_eq!(args.listen, "127.0.0.1:8080".parse().unwrap());
     assert_eq!(args.kafka.config(1).topic, "usage.events");
