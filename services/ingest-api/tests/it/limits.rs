@@ -190,17 +190,24 @@ async fn bytes_in_flight_are_bounded_and_given_back() {
     };
     // Room for one largest body and its records.
     let api = start_with(configure, None).await;
-    let mut slow = raw_post(
-        &api,
-        &format!(
-            "content-length: 100000\r\ncontent-type: application/json\r\nauthorization: Bearer {}",
-            api.key
-        ),
-    )
-    .await;
-    slow.write_all(&vec![b' '; 99_999]).await.unwrap();
+    let headers = format!(
+        "content-length: 100000\r\ncontent-type: application/json\r\nauthorization: Bearer {}",
+        api.key
+    );
     let probe = async || api.post(padded("t", 100_000)).await;
-    until("the open request holds its bytes", async || probe().await.status == 503).await;
+    // The probe may be served before the slow request is, which then finds no room, is answered at
+    // once and holds nothing; so slow ones are opened until one holds its bytes.
+    let mut slow = Vec::new();
+    let started = std::time::Instant::now();
+    loop {
+        let mut request = raw_post(&api, &headers).await;
+        drop(request.write_all(&vec![b' '; 99_999]).await);
+        slow.push(request);
+        if probe().await.status == 503 {
+            break;
+        }
+        assert!(started.elapsed() < crate::api::PATIENCE, "no open request holds its bytes");
+    }
     probe().await.assert_problem(503, "overloaded");
     drop(slow);
     until("the bytes are given back", async || probe().await.status == 200).await;
