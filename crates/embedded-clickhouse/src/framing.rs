@@ -101,8 +101,14 @@ fn split_block(bytes: &[u8]) -> Result<Option<(Block<'_>, &[u8])>, Exception> {
     let sizes =
         [[c0, c1, c2, c3], [u0, u1, u2, u3]].map(|le| usize::try_from(u32::from_le_bytes(le)));
     let [Ok(compressed), Ok(size)] = sizes else { return Err(corrupted()) };
-    if !(HEADER_BYTES..=BUFFERED_BYTES_MAX).contains(&compressed) || size > BUFFERED_BYTES_MAX {
+    if compressed < HEADER_BYTES {
         return Err(corrupted());
+    }
+    if compressed.max(size) > BUFFERED_BYTES_MAX {
+        let message = format_args!(
+            "a compressed block is larger than {BUFFERED_BYTES_MAX} bytes; send several"
+        );
+        return Err(Exception::new(TOO_LARGE, message));
     }
     let Some((framed, after)) = framed.split_at_checked(compressed) else { return Ok(None) };
     // The two halves of the hash are stored in the other order.

@@ -2,8 +2,8 @@
 
 use crate::config::UsageStoreConfig;
 use crate::error::StoreError;
-use clickhouse::Client;
 use clickhouse::query::Query;
+use clickhouse::{Client, Compression};
 use std::time::Duration;
 
 /// A ClickHouse database with our schema. Cheap to clone; connections are opened when needed.
@@ -27,6 +27,9 @@ impl UsageStore {
             .with_user(&config.user)
             .with_password(config.password.expose())
             .with_database(&config.database)
+            // Not the default of whichever features a build has: a batch would become one compressed
+            // block, larger than a server may take, for a link that is seldom the bottleneck.
+            .with_compression(Compression::None)
             // A query that is cut short by a limit of the user's profile must fail: a shortened list
             // of identities would let duplicates through.
             .with_setting("read_overflow_mode", "throw")
