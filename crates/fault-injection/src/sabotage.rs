@@ -1,0 +1,109 @@
+//! Known wrong behaviours, each a bug that a metering or ingestion system was published with, and
+//! harmless controls. A rig that does not find the former, or that objects to the latter, proves nothing.
+
+macro_rules! sabotages {
+    ($($(#[$doc:meta])* $sabotage:ident = $name:literal,)*) => {
+        /// A wrong behaviour that a process can be started with.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Sabotage {
+            $($(#[$doc])* $sabotage,)*
+        }
+
+        impl Sabotage {
+            pub const ALL: &[Self] = &[$(Self::$sabotage,)*];
+
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$sabotage => $name,)*
+                }
+            }
+        }
+    };
+}
+
+sabotages! {
+    /// 2xx when the records are in the producer's queue (OpenMeter, Lago).
+    AckOnEnqueue = "ack-on-enqueue",
+    /// 2xx although publishing failed (FlexPrice).
+    AckOnPublishError = "ack-on-publish-error",
+    /// Offsets are committed before the insert is confirmed.
+    CommitBeforeInsert = "commit-before-insert",
+    /// A batch that failed is left behind and later offsets are committed (Lago, Vector).
+    CommitPastFailure = "commit-past-failure",
+    /// A record that cannot be decoded is skipped without a trace (Meteroid).
+    SkipPoison = "skip-poison",
+    /// Offsets are committed by a timer, whatever became of the records (FlexPrice).
+    AutoCommit = "auto-commit",
+    /// An insert token names the place of a batch and not its content.
+    TokenWithoutContent = "token-without-content",
+    /// The timestamp is part of an event's identity (Lago, FlexPrice, bxb, Meteroid).
+    TimestampInIdentity = "timestamp-in-identity",
+    /// The last copy of an event wins (bxb).
+    LastWriteWins = "last-write-wins",
+    /// Hourly usage is added up as rows are inserted (Lago until 2025-12).
+    AdditiveView = "additive-view",
+    /// The billing view filters before it compares copies.
+    FilterBeforeFinal = "filter-before-final",
+    /// Copies of an event in different partitions are not compared (FlexPrice).
+    FinalPerPartition = "final-per-partition",
+    /// Ids are noted as seen before their events are durable (OpenMeter).
+    SeenBeforeDurable = "seen-before-durable",
+    /// The parts of an identity are joined with `-` (OpenMeter).
+    AmbiguousKey = "ambiguous-key",
+    /// Quantities pass through binary floating point.
+    FloatQuantity = "float-quantity",
+    /// A quantity that does not fit becomes 0 (Lago, bxb).
+    ZeroWhenTooLarge = "zero-when-too-large",
+    /// The log's record time is the event's time, so that retention deletes late events unread (OpenMeter).
+    RecordTimeIsEventTime = "record-time-is-event-time",
+    /// A consumer without a committed offset starts at the end of the log.
+    OffsetResetLatest = "offset-reset-latest",
+    /// A revoked API key works for as long as it is cached.
+    CacheWithoutRevocation = "cache-without-revocation",
+    /// An insert is given up after its first failure (Betterlytics).
+    DropAfterFailedInsert = "drop-after-failed-insert",
+    /// A refusal by the store's access control counts as a bad event, which is dropped (Vector).
+    RefusalIsRejection = "refusal-is-rejection",
+    /// Only the latest ids are remembered (OpenMeter's memory driver keeps 128).
+    BoundedSeenSet = "bounded-seen-set",
+    /// Duplicates are compared within a billing period only (Meteroid).
+    DedupWithinPeriod = "dedup-within-period",
+    /// An index is kept when its partition was lost and comes back.
+    StaleIndex = "stale-index",
+
+    /// Harmless: records are kept after their partition was revoked, and inserted.
+    KeepAfterRevoke = "keep-after-revoke",
+    /// Harmless: inserts carry no token.
+    NoTokens = "no-tokens",
+    /// Harmless: the producer is not idempotent.
+    NoIdempotence = "no-idempotence",
+}
+
+impl Sabotage {
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|sabotage| sabotage.name() == name)
+    }
+
+    /// Whether the pipeline must stay right with it, because another layer holds.
+    pub const fn is_harmless(self) -> bool {
+        matches!(self, Self::KeepAfterRevoke | Self::NoTokens | Self::NoIdempotence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn twenty_four_wrong_behaviours_and_three_controls() {
+        let harmless = Sabotage::ALL.iter().filter(|sabotage| sabotage.is_harmless()).count();
+        assert_eq!((Sabotage::ALL.len() - harmless, harmless), (24, 3));
+    }
+
+    #[test]
+    fn names_are_unique_and_found() {
+        for sabotage in Sabotage::ALL {
+            assert_eq!(Sabotage::from_name(sabotage.name()), Some(*sabotage));
+        }
+    }
+}
