@@ -1,6 +1,6 @@
 //! The only place that asks the time.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,7 +16,7 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that asks the time")]
     fn now(&self) -> DateTime<Utc> {
-        Utc::now()
+        Utc::now() + TimeDelta::milliseconds(fault_injection::clock_offset_ms())
     }
 }
 

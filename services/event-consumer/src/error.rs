@@ -27,6 +27,9 @@ pub enum ConsumerError {
         "partition {partition} was assigned, but the topic is configured to have {partition_count} partitions (--kafka-partitions)"
     )]
     UnknownPartition { partition: PartitionId, partition_count: u16 },
+    /// Only in builds with debug assertions.
+    #[error(transparent)]
+    Injected(#[from] fault_injection::InjectedFault),
     #[error("the consumer's thread could not be started")]
     Thread(#[source] std::io::Error),
     #[error("the consumer's thread panicked")]

@@ -3,6 +3,7 @@
 use crate::batch::SealedBatch;
 use crate::conflict::Conflict;
 use crate::metrics;
+use fault_injection::{Point, reach};
 use service_kit::lifecycle::chain;
 use service_kit::retry::Backoff;
 use std::time::Duration;
@@ -31,14 +32,23 @@ pub async fn insert(
     abandon: &CancellationToken,
 ) -> Inserted {
     let steps = async {
-        insert_events(store, batch).await;
-        insert_conflicts(store, batch).await;
-        insert_dead_letters(store, batch).await;
-        insert_audit(store, batch).await;
+        step(Point::BatchSealed, || std::future::ready(())).await;
+        step(Point::EventsInserted, || insert_events(store, batch)).await;
+        step(Point::ConflictsInserted, || insert_conflicts(store, batch)).await;
+        step(Point::DeadLettersInserted, || insert_dead_letters(store, batch)).await;
+        step(Point::BatchInserted, || insert_audit(store, batch)).await;
     };
     tokio::select! {
         () = steps => Inserted::Confirmed,
         () = abandon.cancelled() => Inserted::Abandoned,
+    }
+}
+
+/// An insert that fails at its end is one whose answer was lost: it is done again.
+async fn step<F: Future<Output = ()>>(end: Point, insert: impl Fn() -> F) {
+    insert().await;
+    while reach(end).is_err() {
+        insert().await;
     }
 }
 

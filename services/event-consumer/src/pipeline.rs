@@ -19,6 +19,7 @@ use crate::partition::{Partition, Round};
 use crate::pauses::Pauses;
 use crate::rebalance::Partitions;
 use event_log::{EventLogConsumer, LogError, Offset, PartitionId, Polled};
+use fault_injection::{InjectedFault, Point, reach};
 use inserting::Inserting;
 use rebuilding::Rebuilding;
 use service_kit::clock::Clock;
@@ -136,12 +137,16 @@ impl Pipeline {
             Fetching::Now => {}
         }
         match self.parts.log.poll(WAIT) {
-            Ok(Polled::Assigned(assignments)) => self.assigned(&assignments),
+            Ok(Polled::Assigned(assignments)) => {
+                reach(Point::PartitionsAssigned)?;
+                self.assigned(&assignments)
+            }
             Ok(Polled::Revoked(partitions)) => {
                 self.revoked(&partitions);
                 Ok(())
             }
             Ok(Polled::Records(records)) => {
+                reach(Point::RecordsPolled)?;
                 self.received(records);
                 Ok(())
             }
@@ -183,6 +188,9 @@ impl Pipeline {
         }
         if self.partitions.index_bytes() > self.parts.config.index_bytes_max {
             self.make_room();
+        }
+        if !self.batch.is_empty() {
+            reach(Point::RecordsDecided)?;
         }
         Ok(())
     }
@@ -275,7 +283,7 @@ impl Pipeline {
         if due.is_empty() || now < self.next_commit {
             return Ok(());
         }
-        match self.parts.log.commit(&due) {
+        match self.commit_offsets(&due) {
             Ok(()) => {
                 self.partitions.committed();
                 self.parts.health.progressed(now);
@@ -287,6 +295,16 @@ impl Pipeline {
                 self.tolerate("committing offsets", error)
             }
         }
+    }
+
+    fn commit_offsets(&mut self, due: &[(PartitionId, Offset)]) -> Result<(), LogError> {
+        let injected = |fault: InjectedFault| LogError::Transient {
+            operation: "committing offsets",
+            source: fault.into(),
+        };
+        reach(Point::CommitDue).map_err(injected)?;
+        self.parts.log.commit(due)?;
+        reach(Point::OffsetsCommitted).map_err(injected)
     }
 
     fn tolerate(&self, operation: &'static str, error: LogError) -> Result<(), ConsumerError> {

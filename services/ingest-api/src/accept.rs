@@ -12,6 +12,7 @@ use axum::body::Body;
 use axum::http::HeaderMap;
 use config_store::ConfigError;
 use event_log::RecordBatch;
+use fault_injection::{Point, reach};
 use metering::validate::RequestError;
 use metering::{EventRequest, MetricCatalog, validate};
 use service_kit::lifecycle::chain;
@@ -23,6 +24,7 @@ pub(crate) async fn accept(
     body: &mut Body,
 ) -> Result<String, Problem> {
     let organization = authenticate(&state.keys, headers, state.clock.now()).await?;
+    reach(Point::RequestAuthenticated)?;
     media_type::require_json(headers)?;
     let catalog = state
         .keys
@@ -30,9 +32,12 @@ pub(crate) async fn accept(
         .await
         .map_err(|error| unavailable(&error))?;
     let body = body::read(headers, body, &state.body_limits, &state.budget).await?;
+    reach(Point::BodyRead)?;
     let decided = decide(state, &organization.organization_id, &catalog, body)?;
     let Decided { records, answer, reservation } = decided;
+    reach(Point::EventsValidated)?;
     publish(&*state.producer, records, state.publish_timeout, &state.failed).await?;
+    reach(Point::EventsPublished)?;
     drop(reservation);
     answer.finish()
 }

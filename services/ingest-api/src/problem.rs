@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
+use fault_injection::InjectedFault;
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
@@ -251,6 +252,12 @@ pub struct Problem {
     /// Further JSON members, as text such as `"limit_events":10000`; empty when there are none.
     members: String,
     retry_after_seconds: u64,
+}
+
+impl From<InjectedFault> for Problem {
+    fn from(_: InjectedFault) -> Self {
+        Self::new(ProblemCode::PublishUnconfirmed)
+    }
 }
 
 impl Problem {

@@ -3,6 +3,7 @@
 use crate::metrics;
 use crate::problem::{Problem, ProblemCode};
 use event_log::{EventLogProducer, PublishError, RecordBatch, wire};
+use fault_injection::{Point, reach};
 use metering::UsageEvent;
 use metering::identity::partition_of;
 use service_kit::lifecycle::chain;
@@ -45,7 +46,9 @@ pub(crate) async fn publish(
         return Ok(());
     }
     let (events, start) = (batch.len(), Instant::now());
-    let result = timeout(limit, producer.publish(batch)).await;
+    let published = producer.publish(batch);
+    reach(Point::RecordsEnqueued)?;
+    let result = timeout(limit, published).await;
     metrics::publish_took(start.elapsed());
     match result {
         Ok(Ok(())) => Ok(()),

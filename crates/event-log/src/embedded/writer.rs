@@ -9,6 +9,7 @@ use super::store::{self, Expiry, Room, Store};
 use super::{EmbeddedLogOptions, Shared};
 use crate::{LogError, Offset, PublishError, RecordBatch, Watermarks};
 use chrono::TimeDelta;
+use fault_injection::{InjectedFault, Point, reach};
 use rusqlite::Transaction;
 use service_kit::clock::Clock;
 use std::sync::Arc;
@@ -175,7 +176,13 @@ impl Writer {
                 Request::Sweep => {}
             }
         }
+        if !publishes.is_empty() {
+            reach(Point::RecordsWritten).map_err(injected)?;
+        }
         transaction.commit()?;
+        if !publishes.is_empty() {
+            reach(Point::RecordsDurable).map_err(injected)?;
+        }
         Ok(ranges)
     }
 
@@ -235,6 +242,10 @@ impl Writer {
         self.shared.publish_ranges(&self.ranges);
         Ok(more)
     }
+}
+
+fn injected(fault: InjectedFault) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(fault.into())
 }
 
 fn append(

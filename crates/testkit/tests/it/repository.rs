@@ -4,17 +4,18 @@ use std::collections::BTreeSet;
 use testkit::repo;
 
 /// Which of our crates each crate may use. The picture of ARCHITECTURE.md, as a table.
-const EDGES: [(&str, &[&str]); 12] = [
+const EDGES: [(&str, &[&str]); 13] = [
     ("metering", &[]),
-    ("service-kit", &[]),
+    ("fault-injection", &[]),
+    ("service-kit", &["fault-injection"]),
     ("local-engines", &[]),
     ("testkit", &["local-engines"]),
-    ("event-log", &["metering", "service-kit"]),
+    ("event-log", &["fault-injection", "metering", "service-kit"]),
     ("usage-store", &["metering", "service-kit"]),
     ("config-store", &["metering", "service-kit"]),
     ("embedded-clickhouse", &["service-kit"]),
-    ("ingest-api", &["config-store", "event-log", "metering", "service-kit"]),
-    ("event-consumer", &["event-log", "metering", "service-kit", "usage-store"]),
+    ("ingest-api", &["config-store", "event-log", "fault-injection", "metering", "service-kit"]),
+    ("event-consumer", &["event-log", "fault-injection", "metering", "service-kit", "usage-store"]),
     (
         "standalone",
         &[

@@ -6,6 +6,7 @@ use crate::dedup::rebuild::Rebuilt;
 use crate::error::ConsumerError;
 use crate::metrics;
 use event_log::{Assignment, FetchedRecords, Offset, PartitionId};
+use fault_injection::{Point, reach};
 
 impl Pipeline {
     pub(super) fn assigned(&mut self, assignments: &[Assignment]) -> Result<(), ConsumerError> {
@@ -70,6 +71,7 @@ impl Pipeline {
         tenure: Tenure,
         rebuilt: Rebuilt,
     ) -> Result<(), ConsumerError> {
+        reach(Point::IndexRebuilt)?;
         let Rebuilt { index, highest_stored } = rebuilt;
         let ids = index.len();
         let high = match self.parts.log.watermarks(tenure.partition) {
