@@ -7,10 +7,14 @@ pub mod kafka;
 pub mod libchdb;
 pub mod postgres;
 pub mod process;
+pub mod small_disk;
+
+mod ports;
+
+pub use ports::free_port;
 
 use std::fmt::Display;
 use std::io::Write as _;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 
 /// Where downloaded engines are kept: `TALLYMARK_CACHE_DIR`, else `tallymark` in the user's cache directory.
@@ -25,15 +29,6 @@ pub fn cache_dir() -> PathBuf {
         .or_else(|| from("XDG_CACHE_HOME").map(|dir| dir.join("tallymark")))
         .or_else(|| from("HOME").map(|dir| dir.join(".cache/tallymark")))
         .unwrap_or_else(|| std::env::temp_dir().join("tallymark-cache"))
-}
-
-/// A loopback TCP port that is free at this moment.
-///
-/// # Panics
-/// When the machine has no free port.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port is free");
-    listener.local_addr().expect("a bound socket has an address").port()
 }
 
 /// For tests that need an engine: the engine, or `None` after saying loudly that the test was left out.

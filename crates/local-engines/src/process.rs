@@ -2,6 +2,7 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::process::CommandExt as _;
@@ -47,7 +48,7 @@ impl ManagedProcess {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// SIGKILL, and waits until the process is gone.
+    /// SIGKILL, also when it is paused, and waits until the process is gone.
     pub fn kill(&mut self) -> io::Result<()> {
         self.guardian.dismiss();
         self.child.kill()?;
@@ -71,6 +72,8 @@ impl ManagedProcess {
             return Ok(status);
         }
         self.signal(Signal::SIGTERM)?;
+        // One that was paused can act on it only when it runs.
+        self.resume()?;
         let deadline = Instant::now() + grace;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait()? {
@@ -117,17 +120,22 @@ fn open_log(path: &Path) -> io::Result<File> {
 /// A parent-death signal would be bound to the thread that spawned the child, and tests spawn on
 /// threads that end before the process does.
 #[derive(Debug)]
-struct Guardian {
+pub(crate) struct Guardian {
     shell: Child,
     _lifeline: Option<ChildStdin>,
 }
 
 impl Guardian {
     fn watch(pid: u32) -> io::Result<Self> {
-        let script = r#"read -r _; kill -KILL "$1" 2>/dev/null"#;
+        Self::run_after_us(r#"kill -KILL "$1" 2>/dev/null"#, pid.to_string().as_ref())
+    }
+
+    /// Runs a line of shell with one argument, `$1`, when we have died or [`Self`] is dropped.
+    pub(crate) fn run_after_us(line: &str, argument: &OsStr) -> io::Result<Self> {
         let mut shell = Command::new("sh")
             .process_group(0)
-            .args(["-c", script, "guardian", &pid.to_string()])
+            .args(["-c", &format!("read -r _; {line}"), "guardian"])
+            .arg(argument)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -136,8 +144,8 @@ impl Guardian {
         Ok(Self { shell, _lifeline: lifeline })
     }
 
-    /// Ends the watch before the child's process id can be given to another process.
-    fn dismiss(&mut self) {
+    /// Ends the watch, for a child before its process id can be given to another process.
+    pub(crate) fn dismiss(&mut self) {
         if matches!(self.shell.try_wait(), Ok(None))
             && self.shell.kill().and_then(|()| self.shell.wait()).is_err()
         {
@@ -176,6 +184,18 @@ mod tests {
     #[test]
     fn a_stop_asks_before_it_kills() {
         let (mut process, _dir) = sleeper();
+        let status = process.stop(Duration::from_secs(30)).unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(15));
+    }
+
+    #[test]
+    fn a_paused_process_dies_of_a_kill_and_ends_when_it_is_asked_to() {
+        let (mut process, _dir) = sleeper();
+        process.pause().unwrap();
+        process.kill().unwrap();
+        assert!(!process.is_running());
+        let (mut process, _dir) = sleeper();
+        process.pause().unwrap();
         let status = process.stop(Duration::from_secs(30)).unwrap();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(15));
     }

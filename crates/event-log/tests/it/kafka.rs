@@ -157,7 +157,7 @@ fn a_consumer_that_was_never_polled_can_be_dropped() {
 fn a_broker_that_was_away_for_16_seconds_costs_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let started = Kafka::start(KafkaOptions::new(directory.path()));
-    let Some(mut kafka) = local_engines::require_or_skip("Apache Kafka", started) else { return };
+    let Some(kafka) = local_engines::require_or_skip("Apache Kafka", started) else { return };
     let config = kafka_config(&kafka.bootstrap());
     block_on(ensure_topic(&config)).unwrap();
     let producer: Arc<dyn EventLogProducer> = Arc::new(KafkaProducer::connect(&config).unwrap());

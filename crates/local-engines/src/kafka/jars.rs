@@ -17,6 +17,18 @@ const POM: &str = r#"<project xmlns="http://maven.apache.org/POM/4.0.0">
       <artifactId>kafka_2.13</artifactId>
       <version>4.1.0</version>
     </dependency>
+    <!-- The administrator's programs. What they need beyond the above is for programs not used here. -->
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka-tools</artifactId>
+      <version>4.1.0</version>
+      <exclusions>
+        <exclusion>
+          <groupId>*</groupId>
+          <artifactId>*</artifactId>
+        </exclusion>
+      </exclusions>
+    </dependency>
     <!-- Kafka logs through slf4j and brings no implementation of it. -->
     <dependency>
       <groupId>org.slf4j</groupId>
@@ -33,7 +45,8 @@ const POM: &str = r#"<project xmlns="http://maven.apache.org/POM/4.0.0">
 pub fn ensure_jars() -> Result<PathBuf, KafkaError> {
     require("java", "-version")?;
     let cache = crate::cache_dir();
-    let jars = cache.join(format!("kafka-{VERSION}"));
+    // The name says what is in it: a directory without the tools is another one.
+    let jars = cache.join(format!("kafka-{VERSION}-with-tools"));
     if is_complete(&jars) {
         return Ok(jars);
     }
@@ -61,7 +74,7 @@ pub fn ensure_jars() -> Result<PathBuf, KafkaError> {
 
 fn is_complete(jars: &Path) -> bool {
     // The directory appears under its name in one step, complete.
-    jars.join(format!("kafka_2.13-{VERSION}.jar")).is_file()
+    jars.join(format!("kafka-tools-{VERSION}.jar")).is_file()
 }
 
 fn fetch(directory: &Path) -> Result<(), KafkaError> {
