@@ -7,11 +7,13 @@ mod blob;
 mod consumer;
 mod producer;
 mod queue;
+mod reader;
 mod store;
 mod writer;
 
 pub use consumer::EmbeddedConsumer;
 pub use producer::EmbeddedProducer;
+pub use reader::EmbeddedReader;
 
 use crate::{LogError, Offset, PartitionId, Watermarks};
 use queue::Queue;

@@ -4,12 +4,14 @@ mod args;
 mod consumer;
 mod fetched;
 mod producer;
+mod reader;
 mod rebalances;
 mod topic;
 
 pub use args::TopicArgs;
 pub use consumer::KafkaConsumer;
 pub use producer::KafkaProducer;
+pub use reader::KafkaReader;
 pub use topic::ensure_topic;
 
 use crate::LogError;

@@ -7,10 +7,12 @@ pub mod embedded;
 pub mod error;
 pub mod kafka;
 mod position;
+pub mod reader;
 pub mod record;
 pub mod wire;
 
 pub use error::{LogError, PublishError};
+pub use reader::{EventLogReader, Scanned};
 pub use record::{FetchedRecord, FetchedRecords, Record, RecordBatch};
 
 use std::future::Future;

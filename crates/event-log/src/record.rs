@@ -110,6 +110,13 @@ impl FetchedRecords {
         self.spans.push(FetchedSpan { offset, key_start, value_start, end: self.bytes.len() });
     }
 
+    /// Forgets the records from offset `until` on.
+    pub(crate) fn truncate(&mut self, until: Offset) {
+        let kept = self.spans.partition_point(|span| span.offset < until);
+        self.spans.truncate(kept);
+        self.bytes.truncate(self.spans.last().map_or(0, |last| last.end));
+    }
+
     pub fn len(&self) -> usize {
         self.spans.len()
     }

@@ -1,4 +1,5 @@
-//! The store of usage: schema → rows → token → insert; identities, to remember what is stored.
+//! The store of usage: schema → rows → token → insert; identities, to remember what is stored;
+//! conservation, to prove it.
 //!
 //! The only crate that names ClickHouse. It runs on a server, on a replicated cluster and on the
 //! embedded engine alike; the SQL is in `queries/` and in the repository's `clickhouse-schema/`.
@@ -6,12 +7,15 @@
 pub mod audit_rows;
 pub mod check;
 pub mod config;
+pub mod conservation;
+pub mod dead_letters;
 pub mod error;
 pub mod event_rows;
 pub mod identities;
 pub mod insert;
 pub mod migrate;
 mod row_binary;
+mod row_reader;
 pub mod schema;
 pub mod store;
 mod table;

@@ -79,10 +79,7 @@ impl Store {
         if version == 0 {
             create(&mut connection, options.partitions).map_err(&failed)?;
         } else if version != SCHEMA_VERSION {
-            let detail = format!(
-                "the embedded log has layout {version}; this program reads {SCHEMA_VERSION}"
-            );
-            return Err(LogError::Contract(detail));
+            return Err(other_layout(version));
         }
         let partitions: u16 = connection
             .query_row("SELECT partitions FROM log", [], |row| row.get(0))
@@ -102,18 +99,9 @@ impl Store {
     /// The readable range of every partition.
     pub(super) fn ranges(&self) -> Result<Vec<Watermarks>, LogError> {
         (0..self.partitions)
-            .map(|partition| self.range(partition))
+            .map(|partition| range(&self.connection, partition))
             .collect::<rusqlite::Result<_>>()
             .map_err(failed("reading the embedded log's offsets"))
-    }
-
-    fn range(&self, partition: PartitionId) -> rusqlite::Result<Watermarks> {
-        let (low, high): (i64, i64) = self
-            .connection
-            .prepare_cached("SELECT low, high FROM ranges WHERE partition = ?1")?
-            .query_row([partition], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let end = last_batch(&self.connection, partition)?.map_or(0, |last| last.end);
-        Ok(Watermarks { low: low.unsigned_abs(), high: end.max(high.unsigned_abs()) })
     }
 
     /// Starts a transaction; nothing of it is durable before its commit returns.
@@ -176,6 +164,42 @@ impl Store {
         self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE);")?;
         self.connection.close().map_err(|(_, error)| error)
     }
+}
+
+/// The readable range of a partition.
+pub(super) fn range(
+    connection: &Connection,
+    partition: PartitionId,
+) -> rusqlite::Result<Watermarks> {
+    let (low, high): (i64, i64) = connection
+        .prepare_cached("SELECT low, high FROM ranges WHERE partition = ?1")?
+        .query_row([partition], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let end = last_batch(connection, partition)?.map_or(0, |last| last.end);
+    Ok(Watermarks { low: low.unsigned_abs(), high: end.max(high.unsigned_abs()) })
+}
+
+/// A connection for reading a log that another process may have open, and its partition count.
+pub(super) fn reader_beside(path: &Path) -> Result<(Connection, u16), LogError> {
+    if !path.join("log.sqlite").is_file() {
+        let detail = format!("there is no embedded log in {}", path.display());
+        return Err(LogError::Contract(detail));
+    }
+    let failed = failed("opening the embedded log for reading");
+    let connection = reader(path)?;
+    let version: i64 =
+        connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(&failed)?;
+    if version != SCHEMA_VERSION {
+        return Err(other_layout(version));
+    }
+    let partitions =
+        connection.query_row("SELECT partitions FROM log", [], |row| row.get(0)).map_err(failed)?;
+    Ok((connection, partitions))
+}
+
+fn other_layout(version: i64) -> LogError {
+    LogError::Contract(format!(
+        "the embedded log has layout {version}; this program reads {SCHEMA_VERSION}"
+    ))
 }
 
 /// A connection for reading only.

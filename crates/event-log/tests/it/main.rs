@@ -5,4 +5,5 @@
 mod contract;
 mod embedded;
 mod kafka;
+mod reader;
 mod support;
