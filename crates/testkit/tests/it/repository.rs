@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 use testkit::repo;
 
 /// Which of our crates each crate may use. The picture of ARCHITECTURE.md, as a table.
-const EDGES: [(&str, &[&str]); 13] = [
+const EDGES: [(&str, &[&str]); 14] = [
     ("metering", &[]),
     ("fault-injection", &[]),
     ("service-kit", &["fault-injection"]),
     ("local-engines", &[]),
     ("testkit", &["local-engines"]),
     ("event-log", &["fault-injection", "metering", "service-kit"]),
-    ("usage-store", &["metering", "service-kit"]),
-    ("config-store", &["metering", "service-kit"]),
+    ("usage-store", &["fault-injection", "metering", "service-kit"]),
+    ("config-store", &["fault-injection", "metering", "service-kit"]),
     ("embedded-clickhouse", &["service-kit"]),
     ("ingest-api", &["config-store", "event-log", "fault-injection", "metering", "service-kit"]),
     ("event-consumer", &["event-log", "fault-injection", "metering", "service-kit", "usage-store"]),
@@ -29,6 +29,7 @@ const EDGES: [(&str, &[&str]); 13] = [
             "usage-store",
         ],
     ),
+    ("chaos", &["event-log", "fault-injection", "local-engines", "testkit"]),
     ("loadtest", &["service-kit"]),
 ];
 

@@ -1,0 +1,190 @@
+//! The command line of the fault rig.
+
+use anyhow::bail;
+use chaos::report::{self, Totals};
+use chaos::shrink::shrink;
+use chaos::trial::{Plan, Trial, Verdict, name_of, run};
+use chaos::{points, schedule};
+use clap::{Parser, Subcommand, ValueEnum};
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use testkit::stack;
+
+/// How often a smaller schedule is tried before its faults count as needed.
+const SHRINK_ATTEMPTS: u32 = 3;
+
+/// Breaks a running Tallymark on purpose, and proves that it still counts exactly once.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Where reports are written
+    #[arg(long, global = true, default_value = "target/chaos")]
+    reports: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Try random schedules of faults
+    Run(RunArgs),
+    /// Stop at every point between two steps, in every way
+    Points {
+        #[arg(long, value_enum, default_value_t = Engines::Both)]
+        engines: Engines,
+        /// Only points whose name begins so
+        #[arg(long, default_value = "")]
+        point: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArgs {
+    #[arg(long, value_enum, default_value_t = Engines::Both)]
+    engines: Engines,
+    /// How many fresh seeds, which are printed; on each set of engines
+    #[arg(long, default_value_t = 5)]
+    seeds: u64,
+    /// These seeds instead
+    #[arg(long, value_delimiter = ',')]
+    seed: Vec<u64>,
+    /// How long the load and the faults last
+    #[arg(long, default_value = "30s", value_parser = parse_duration)]
+    duration: Duration,
+    /// Trials at the same time
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
+    parallel: u8,
+    /// Reduce the schedule of a trial that fails
+    #[arg(long)]
+    shrink: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Engines {
+    Embedded,
+    Servers,
+    Both,
+}
+
+impl Engines {
+    fn each(self) -> Vec<stack::Engines> {
+        let wanted = match self {
+            Self::Embedded => vec![stack::Engines::Embedded],
+            Self::Servers => vec![stack::Engines::Servers],
+            Self::Both => vec![stack::Engines::Embedded, stack::Engines::Servers],
+        };
+        wanted.into_iter().filter(|engines| engines.available()).collect()
+    }
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let seconds = text.strip_suffix('s').unwrap_or(text);
+    match seconds.parse() {
+        Ok(seconds @ 5..=3_600) => Ok(Duration::from_secs(seconds)),
+        _ => Err("use 5s to 3600s".to_owned()),
+    }
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let Cli { command, reports } = Cli::parse();
+    if !fault_injection::ENABLED {
+        tell(
+            "these programs were built without debug assertions: no stops at points, no clock shifts",
+        );
+    }
+    let passed = match command {
+        Command::Run(args) => run_all(&args, &reports)?,
+        Command::Points { engines, point } => run_points(engines, &point, &reports)?,
+    };
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_all(args: &RunArgs, reports: &std::path::Path) -> anyhow::Result<bool> {
+    let mut plans: Vec<_> = args
+        .engines
+        .each()
+        .into_iter()
+        .flat_map(|engines| {
+            seeds(args).into_iter().map(move |seed| Plan::new(engines, seed, args.duration))
+        })
+        .collect();
+    plans.reverse();
+    let (plans, trials) = (Mutex::new(plans), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..args.parallel {
+            scope.spawn(|| {
+                while let Some(plan) = take(&plans) {
+                    let trial = run(&plan);
+                    tell(&report::line(&trial));
+                    if args.shrink && trial.verdict == Verdict::Failed {
+                        tell(&smaller(&plan, &trial));
+                    }
+                    trials.lock().unwrap_or_else(PoisonError::into_inner).push(trial);
+                }
+            });
+        }
+    });
+    let trials = trials.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let totals = report::write(reports, "report", &trials)?;
+    tell(&report::text(&totals, &[]));
+    tell(&format!("report: {}", reports.join("report.json").display()));
+    Ok(Totals::all_passed(&totals))
+}
+
+fn take(plans: &Mutex<Vec<Plan>>) -> Option<Plan> {
+    plans.lock().unwrap_or_else(PoisonError::into_inner).pop()
+}
+
+fn seeds(args: &RunArgs) -> Vec<u64> {
+    if args.seed.is_empty() {
+        // The hasher's keys are random in each process.
+        (0..args.seeds)
+            .map(|_| RandomState::new().build_hasher().finish() % 1_000_000_000)
+            .collect()
+    } else {
+        args.seed.clone()
+    }
+}
+
+fn smaller(plan: &Plan, trial: &Trial) -> String {
+    let fails = |schedule: &[schedule::TimedFault]| {
+        let plan = Plan { schedule: Some(schedule.to_vec()), ..plan.clone() };
+        run(&plan).verdict == Verdict::Failed
+    };
+    let kept = shrink(&trial.schedule, SHRINK_ATTEMPTS, fails);
+    let faults: Vec<_> = kept
+        .iter()
+        .map(|timed| format!("  at {} ms for {} ms: {}", timed.at, timed.lasts, timed.fault))
+        .collect();
+    format!("seed {} on {} fails with\n{}", trial.seed, trial.engines, faults.join("\n"))
+}
+
+fn run_points(engines: Engines, prefix: &str, reports: &std::path::Path) -> anyhow::Result<bool> {
+    let mut matrices = Vec::new();
+    for engines in engines.each() {
+        let mut cases = points::cases(engines);
+        cases.retain(|case| case.point.name().starts_with(prefix));
+        if cases.is_empty() {
+            bail!("no point of {} begins with {prefix}", name_of(engines));
+        }
+        tell(&format!("{} cases on {}", cases.len(), name_of(engines)));
+        let matrix = points::run(engines, &cases, tell)?;
+        let found =
+            if matrix.findings.is_empty() { "nothing missing, nothing extra" } else { "FAILED" };
+        tell(&format!("{}: {found} {:?}", matrix.engines, matrix.findings));
+        matrices.push(matrix);
+    }
+    std::fs::create_dir_all(reports)?;
+    std::fs::write(reports.join("points.json"), serde_json::to_vec_pretty(&matrices)?)?;
+    Ok(matrices.iter().all(|matrix| matrix.findings.is_empty()))
+}
+
+fn tell(text: &str) {
+    // Nobody reads it any more when it cannot be written.
+    writeln!(std::io::stdout().lock(), "{text}").ok();
+}

@@ -1,0 +1,227 @@
+//! seed → which faults, when, where and for how long. Pure.
+
+use crate::fault::{Disk, Fault, Link, LinkFault, Process, Stop};
+use crate::random::Random;
+use fault_injection::Point;
+use serde::{Deserialize, Serialize};
+
+/// A fault with its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimedFault {
+    /// Milliseconds since the load began.
+    pub at: u64,
+    /// Milliseconds until it is lifted.
+    pub lasts: u64,
+    pub fault: Fault,
+}
+
+/// What there is to break.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Targets {
+    pub processes: Vec<Process>,
+    pub links: Vec<Link>,
+    pub disks: Vec<Disk>,
+}
+
+/// Kinds of faults; a seed picks some of them, so that rare combinations meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Kill,
+    Pause,
+    Link,
+    Point,
+    FullDisk,
+    Clock,
+}
+
+const KINDS: [Kind; 6] =
+    [Kind::Kill, Kind::Pause, Kind::Link, Kind::Point, Kind::FullDisk, Kind::Clock];
+/// Before the first fault, so that something flows that can be broken.
+const QUIET_MS: u64 = 1_000;
+/// Faults of a schedule.
+const FAULTS: (u64, u64) = (5, 9);
+/// Errors of ClickHouse that its clients have lost events over: timeout, too many parts, memory
+/// limit, no space, unknown outcome, access denied.
+const CLICKHOUSE_CODES: [u16; 6] = [159, 252, 241, 243, 319, 497];
+/// Hours within the API's limits and beyond; days within the dedup horizon.
+const CLOCK_SHIFTS_MS: [i64; 6] = [-7_200_000, -5_000, 5_000, 120_000, 7_200_000, 20 * 86_400_000];
+
+/// The schedule of `seed` for a load of `duration` milliseconds: at least five faults, the last of
+/// which is lifted when the load ends.
+pub fn schedule(seed: u64, targets: &Targets, duration: u64) -> Vec<TimedFault> {
+    let mut random = Random::new(seed);
+    let possible: Vec<_> = KINDS.into_iter().filter(|kind| targets.allow(*kind)).collect();
+    let kinds: Vec<_> = (0..random.between(2, 4)).map(|_| random.pick(&possible)).collect();
+    let count = random.between(FAULTS.0, FAULTS.1);
+    let mut faults: Vec<_> = (0..count)
+        .map(|_| {
+            let fault = pick_fault(&mut random, &kinds, targets);
+            let at = random.between(QUIET_MS, duration.saturating_sub(QUIET_MS).max(QUIET_MS));
+            let longest = duration.saturating_sub(at).clamp(200, longest_ms(&fault));
+            TimedFault { at, lasts: random.between(200, longest), fault }
+        })
+        .collect();
+    faults.sort_by_key(|fault| fault.at);
+    faults
+}
+
+/// Beyond a consumer's session timeout for what pretends to be dead; short for what blocks everybody.
+const fn longest_ms(fault: &Fault) -> u64 {
+    match fault {
+        Fault::Kill(_) => 6_000,
+        Fault::Pause(_) => 14_000,
+        Fault::Link(..) | Fault::FullDisk(_) | Fault::ClockShift { .. } => 8_000,
+        Fault::Point(..) => 10_000,
+    }
+}
+
+impl Targets {
+    fn allow(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Kill | Kind::Pause => !self.processes.is_empty(),
+            Kind::Link => !self.links.is_empty(),
+            Kind::FullDisk => !self.disks.is_empty(),
+            Kind::Point | Kind::Clock => fault_injection::ENABLED && !self.services().is_empty(),
+        }
+    }
+
+    fn services(&self) -> Vec<Process> {
+        self.processes.iter().copied().filter(|process| process.is_service()).collect()
+    }
+}
+
+fn pick_fault(random: &mut Random, kinds: &[Kind], targets: &Targets) -> Fault {
+    match random.pick(kinds) {
+        Kind::Kill => Fault::Kill(random.pick(&targets.processes)),
+        Kind::Pause => Fault::Pause(random.pick(&targets.processes)),
+        Kind::Link => {
+            let link = random.pick(&targets.links);
+            Fault::Link(link, pick_link_fault(random, link))
+        }
+        Kind::Point => {
+            let process = random.pick(&targets.services());
+            let point = random.pick(&points_of(process));
+            let milliseconds = u32::try_from(random.between(500, 9_000)).expect("seconds");
+            let stop = random.pick(&[Stop::Abort, Stop::Stall { milliseconds }, Stop::Error]);
+            Fault::Point(process, point, stop)
+        }
+        Kind::FullDisk => Fault::FullDisk(random.pick(&targets.disks)),
+        Kind::Clock => Fault::ClockShift {
+            process: random.pick(&targets.services()),
+            milliseconds: random.pick(&CLOCK_SHIFTS_MS),
+        },
+    }
+}
+
+fn pick_link_fault(random: &mut Random, link: Link) -> LinkFault {
+    let bytes = u32::try_from(random.between(1, 60_000)).expect("a few bytes");
+    let mut faults = vec![
+        LinkFault::Cut,
+        LinkFault::RefuseNew,
+        LinkFault::BlackHole,
+        LinkFault::HalfOpen,
+        LinkFault::DropAnswers,
+        LinkFault::TruncateRequests { bytes },
+        LinkFault::TruncateAnswers { bytes: bytes % 2_000 },
+        LinkFault::Slow { bytes_per_second: 20_000 + bytes },
+        LinkFault::Delay { milliseconds: bytes % 1_500 },
+    ];
+    if link == Link::ConsumerToClickHouse {
+        let code = random.pick(&CLICKHOUSE_CODES);
+        faults.extend([LinkFault::RefuseInserts { code }, LinkFault::FailAfterInserts { code }]);
+    }
+    random.pick(&faults)
+}
+
+/// The points that a process can come to.
+pub fn points_of(process: Process) -> Vec<Point> {
+    let is_api = |point: &Point| {
+        matches!(
+            point,
+            Point::RequestAuthenticated
+                | Point::BodyRead
+                | Point::EventsValidated
+                | Point::RecordsEnqueued
+                | Point::EventsPublished
+        )
+    };
+    let is_embedded =
+        |point: &Point| matches!(point, Point::RecordsWritten | Point::RecordsDurable);
+    let points = Point::ALL.iter().copied();
+    match process {
+        Process::Standalone => points.collect(),
+        Process::IngestApi => points.filter(is_api).collect(),
+        Process::EventConsumer(_) => {
+            points.filter(|point| !is_api(point) && !is_embedded(point)).collect()
+        }
+        Process::Broker(_) | Process::ClickHouse | Process::Database => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn targets() -> Targets {
+        Targets {
+            processes: vec![
+                Process::IngestApi,
+                Process::EventConsumer(0),
+                Process::EventConsumer(1),
+                Process::Broker(0),
+                Process::ClickHouse,
+                Process::Database,
+            ],
+            links: vec![Link::ClientToApi, Link::ConsumerToClickHouse],
+            disks: vec![Disk::ClickHouse],
+        }
+    }
+
+    #[test]
+    fn a_seed_is_a_schedule_and_another_seed_is_another() {
+        assert_eq!(schedule(7, &targets(), 30_000), schedule(7, &targets(), 30_000));
+        assert_ne!(schedule(7, &targets(), 30_000), schedule(8, &targets(), 30_000));
+    }
+
+    #[test]
+    fn every_fault_is_lifted_when_the_load_ends() {
+        for seed in 0..1_000 {
+            let faults = schedule(seed, &targets(), 30_000);
+            assert!(faults.len() >= 5, "{seed}");
+            for fault in faults {
+                assert!(fault.at >= QUIET_MS && fault.at + fault.lasts <= 30_000, "{fault:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_kind_of_fault_is_met_everywhere() {
+        // Without the numbers that a fault has.
+        let kind = |fault: &dyn std::fmt::Debug| {
+            format!("{fault:?}").split(' ').next().map(str::to_owned).unwrap()
+        };
+        let mut met = BTreeSet::new();
+        for seed in 0..3_000 {
+            for TimedFault { fault, .. } in schedule(seed, &targets(), 30_000) {
+                met.insert(match fault {
+                    Fault::Point(process, point, stop) => {
+                        format!("{process} {} {}", point.name(), kind(&stop))
+                    }
+                    Fault::Link(link, fault) => format!("{link:?} {}", kind(&fault)),
+                    other => other.to_string(),
+                });
+            }
+        }
+        let points = 5 * 3 + 2 * 11 * 3;
+        let (links, processes, shifts, disks) = (9 + 11, 6 * 2, 3 * 6, 1);
+        assert_eq!(met.len(), points + links + processes + shifts + disks, "{met:#?}");
+    }
+
+    #[test]
+    fn a_schedule_survives_its_report() {
+        let faults = schedule(3, &targets(), 30_000);
+        let text = serde_json::to_string(&faults).unwrap();
+        assert_eq!(serde_json::from_str::<Vec<TimedFault>>(&text).unwrap(), faults);
+    }
+}
