@@ -1,6 +1,7 @@
 //! Where reading starts and what may be committed: the rules that both transports keep.
 
 use crate::{LogError, Offset, PartitionId, Watermarks};
+use fault_injection::{Sabotage, sabotaged};
 
 /// The committed offset, or the start of the log: an event published before the first start counts.
 pub(crate) fn starting_offset(
@@ -9,6 +10,7 @@ pub(crate) fn starting_offset(
     Watermarks { low, high }: Watermarks,
 ) -> Result<Offset, LogError> {
     match committed {
+        None if sabotaged(Sabotage::OffsetResetLatest) => Ok(high),
         None => Ok(low),
         Some(expected) if expected < low => Err(LogError::Gap { partition, expected, low }),
         Some(committed) if committed > high => Err(LogError::Contract(format!(

@@ -4,9 +4,11 @@
 //!   takes it, so that it happens once, whatever restarts, and a test can see that it did.
 //! - `sabotage`: the name of a [`Sabotage`], read once.
 //! - `clock`: milliseconds to add to the time.
+//! - `seen`: ids that were noted as seen.
 
 #![cfg_attr(not(debug_assertions), expect(dead_code, reason = "release builds inject nothing"))]
 
+use crate::seen::SeenSet;
 use crate::{Action, InjectedFault, Point, Sabotage};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -19,6 +21,7 @@ const VARIABLE: &str = "TALLYMARK_FAULT_DIR";
 pub(crate) struct Directory {
     path: PathBuf,
     pub(crate) sabotage: Option<Sabotage>,
+    pub(crate) seen: SeenSet,
 }
 
 /// The directory of this process, if it has one.
@@ -37,7 +40,8 @@ impl Directory {
             let name = name.trim();
             Sabotage::from_name(name).unwrap_or_else(|| panic!("no sabotage is called `{name}`"))
         });
-        Self { path, sabotage }
+        let seen = SeenSet::new(path.join("seen"));
+        Self { path, sabotage, seen }
     }
 
     pub(crate) fn reach(&self, point: Point) -> Result<(), InjectedFault> {

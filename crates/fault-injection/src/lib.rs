@@ -8,6 +8,7 @@
 mod directory;
 mod point;
 mod sabotage;
+mod seen;
 
 pub use point::{Action, Point};
 pub use sabotage::Sabotage;
@@ -32,6 +33,12 @@ pub fn sabotaged(sabotage: Sabotage) -> bool {
     directory::get().is_some_and(|directory| directory.sabotage == Some(sabotage))
 }
 
+/// Whether `id` was asked for before, by this process or one before it with the same fault directory.
+#[cfg(debug_assertions)]
+pub fn seen_before(id: &[u8; 16]) -> bool {
+    directory::get().is_some_and(|directory| directory.seen.note(id))
+}
+
 /// By how many milliseconds the process's clock is off now.
 #[cfg(debug_assertions)]
 pub fn clock_offset_ms() -> i64 {
@@ -49,6 +56,13 @@ pub fn reach(_: Point) -> Result<(), InjectedFault> {
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub fn sabotaged(_: Sabotage) -> bool {
+    false
+}
+
+/// Never, in this build.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub fn seen_before(_: &[u8; 16]) -> bool {
     false
 }
 

@@ -7,6 +7,7 @@ use crate::store::UsageStore;
 use crate::table::{DEAD_LETTERS, INGEST_BATCHES, Table, USAGE_EVENT_CONFLICTS, USAGE_EVENTS};
 use crate::token::InsertToken;
 use bytes::Bytes;
+use fault_injection::{Sabotage, sabotaged};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Bytes after which rows of the smaller tables go into another INSERT. One row (at most 1.2 MiB)
@@ -103,6 +104,9 @@ impl UsageStore {
             .with_setting("insert_deduplication_token", token);
         for (name, value) in SETTINGS {
             insert = insert.with_setting(name, value);
+        }
+        if sabotaged(Sabotage::NoTokens) {
+            insert = insert.with_setting("insert_deduplicate", "0");
         }
         if self.config.cluster.is_some() {
             for (name, value) in REPLICATED_SETTINGS {

@@ -1,6 +1,9 @@
 //! The numbered files of `clickhouse-schema/`, built into the program, and how they are rendered.
 
+mod sabotaged;
+
 use crate::error::StoreError;
+use fault_injection::{Sabotage, sabotaged};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// One file: one statement, which says why it is there.
@@ -46,7 +49,9 @@ impl SchemaFile {
     pub(crate) fn render(&self, cluster: Option<&Cluster>) -> String {
         let on_cluster =
             cluster.map_or_else(String::new, |cluster| format!("ON CLUSTER `{}`", cluster.0));
-        let mut statement = self.template.replace("{on_cluster}", &on_cluster);
+        let wrong = Sabotage::ALL.iter().copied().find(|sabotage| sabotaged(*sabotage));
+        let template = sabotaged::altered(self.name, self.template, wrong);
+        let mut statement = template.replace("{on_cluster}", &on_cluster);
         while let Some(start) = statement.find("{engine:") {
             let length = statement[start..].find('}').expect("a placeholder is closed");
             let engine = statement[start + "{engine:".len()..start + length].to_owned();

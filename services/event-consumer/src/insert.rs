@@ -3,7 +3,7 @@
 use crate::batch::SealedBatch;
 use crate::conflict::Conflict;
 use crate::metrics;
-use fault_injection::{Point, reach};
+use fault_injection::{Point, Sabotage, reach, sabotaged};
 use service_kit::lifecycle::chain;
 use service_kit::retry::Backoff;
 use std::time::Duration;
@@ -31,6 +31,12 @@ pub async fn insert(
     batch: &SealedBatch,
     abandon: &CancellationToken,
 ) -> Inserted {
+    if sabotaged(Sabotage::CommitPastFailure)
+        && batch.rows.rows > 0
+        && store.insert_events(&batch.rows, &batch.token).await.is_err()
+    {
+        return Inserted::Abandoned;
+    }
     let steps = async {
         step(Point::BatchSealed, || std::future::ready(())).await;
         step(Point::EventsInserted, || insert_events(store, batch)).await;
@@ -75,12 +81,21 @@ async fn insert_audit(store: &UsageStore, batch: &SealedBatch) {
     until_confirmed(|| store.insert_batches(&batch.audit)).await;
 }
 
+fn is_dropped(error: &InsertError) -> bool {
+    let refused = matches!(error.code, Some(164 | 192 | 193 | 194 | 497 | 516));
+    sabotaged(Sabotage::DropAfterFailedInsert)
+        || (refused && sabotaged(Sabotage::RefusalIsRejection))
+}
+
 /// Every error is retried, for ever: none means that rows may be dropped.
 async fn until_confirmed<F: Future<Output = Result<(), InsertError>>>(attempt: impl Fn() -> F) {
     let mut soon = Backoff::new(SOON.0, SOON.1);
     let mut later = Backoff::new(LATER.0, LATER.1);
     let mut reported = false;
     while let Err(error) = attempt().await {
+        if is_dropped(&error) {
+            return;
+        }
         metrics::insert_retried();
         let delay = match error.retry {
             Retry::SameBytes => {

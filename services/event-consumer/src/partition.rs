@@ -7,6 +7,7 @@ use crate::decode::{Decoded, NoRow, Source, decode};
 use crate::dedup::{Copy, PartitionIndex, Verdict};
 use chrono::{DateTime, Utc};
 use event_log::{FetchedRecord, FetchedRecords, Offset, PartitionId};
+use fault_injection::{Sabotage, sabotaged, seen_before};
 use std::collections::VecDeque;
 use std::time::Instant;
 use usage_store::Position;
@@ -125,7 +126,9 @@ impl Partition {
                         offset: record.offset,
                     };
                     let outcome = decide(index, position, &record, round)?;
-                    batch.add(self.tenure, self.next, position, outcome, round.now);
+                    if !is_skipped(&outcome) {
+                        batch.add(self.tenure, self.next, position, outcome, round.now);
+                    }
                     self.next = record.offset + 1;
                 }
             }
@@ -134,6 +137,17 @@ impl Partition {
         }
         Ok(())
     }
+}
+
+fn is_skipped(outcome: &Outcome<'_>) -> bool {
+    sabotaged(Sabotage::SkipPoison) && matches!(outcome, Outcome::DeadLetter(_))
+}
+
+/// Products that leave it to ClickHouse to compare the copies of an event.
+fn has_no_index() -> bool {
+    [Sabotage::LastWriteWins, Sabotage::FilterBeforeFinal, Sabotage::FinalPerPartition]
+        .into_iter()
+        .any(sabotaged)
 }
 
 fn decide<'a>(
@@ -170,8 +184,14 @@ fn decide<'a>(
         fingerprint: *fingerprint,
         accepted_at,
     };
+    if sabotaged(Sabotage::SeenBeforeDurable) && seen_before(&identity.0) {
+        return Ok(Outcome::Duplicate);
+    }
     match index.decide(&copy) {
         Verdict::First | Verdict::Replay => Ok(Outcome::Stored(decoded)),
+        Verdict::Duplicate | Verdict::Conflict { .. } if has_no_index() => {
+            Ok(Outcome::Stored(decoded))
+        }
         Verdict::Duplicate => Ok(Outcome::Duplicate),
         Verdict::Conflict { first, first_fingerprint } => {
             let (first_epoch, first_offset) = index.order().position(first);

@@ -19,7 +19,7 @@ use crate::partition::{Partition, Round};
 use crate::pauses::Pauses;
 use crate::rebalance::Partitions;
 use event_log::{EventLogConsumer, LogError, Offset, PartitionId, Polled};
-use fault_injection::{InjectedFault, Point, reach};
+use fault_injection::{InjectedFault, Point, Sabotage, reach, sabotaged};
 use inserting::Inserting;
 use rebuilding::Rebuilding;
 use service_kit::clock::Clock;
@@ -34,6 +34,8 @@ use usage_store::UsageStore;
 
 /// Longest wait for one thing, while others may be due.
 const WAIT: Duration = Duration::from_millis(50);
+/// How often [`Sabotage::AutoCommit`] commits.
+const AUTO_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// Wait after the log has failed for now.
 const LOG_RETRY: Duration = Duration::from_secs(1);
 /// Bytes of fetched records above which nothing more is fetched. Far above one poll.
@@ -209,6 +211,9 @@ impl Pipeline {
 
     fn send(&mut self, now: Instant) {
         let batch = self.batch.seal(&self.parts.config.source, self.parts.clock.now());
+        if sabotaged(Sabotage::CommitBeforeInsert) {
+            self.partitions.inserted(&batch.ranges);
+        }
         self.inserting.start(batch, &self.parts, self.reports.0.clone(), now);
     }
 
@@ -278,7 +283,8 @@ impl Pipeline {
     /// Commits what is stored. A commit that fails is not fatal: the next one covers it, and records
     /// that are read again become the same rows.
     fn commit(&mut self) -> Result<(), ConsumerError> {
-        let due = self.partitions.to_commit();
+        let on_timer = sabotaged(Sabotage::AutoCommit);
+        let due = if on_timer { self.partitions.decided() } else { self.partitions.to_commit() };
         let now = Instant::now();
         if due.is_empty() || now < self.next_commit {
             return Ok(());
@@ -287,6 +293,9 @@ impl Pipeline {
             Ok(()) => {
                 self.partitions.committed();
                 self.parts.health.progressed(now);
+                if on_timer {
+                    self.next_commit = now + AUTO_COMMIT_INTERVAL;
+                }
                 Ok(())
             }
             Err(error) => {

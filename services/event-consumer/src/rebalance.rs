@@ -4,6 +4,7 @@ use crate::batch::{Range, Tenure};
 use crate::dedup::PartitionIndex;
 use crate::partition::Partition;
 use event_log::{Assignment, Offset, PartitionId};
+use fault_injection::{Sabotage, sabotaged};
 use std::collections::BTreeMap;
 
 /// The partitions of this member, the indexes of those it had, and the commits that are due.
@@ -29,6 +30,9 @@ impl Partitions {
             self.generations += 1;
             let tenure = Tenure { partition: *partition, generation: self.generations };
             let index = retained.remove(partition).and_then(|(mut index, next)| {
+                if sabotaged(Sabotage::StaleIndex) {
+                    return Some(index);
+                }
                 (*start <= next).then(|| {
                     index.cut_back(*start);
                     index
@@ -39,6 +43,9 @@ impl Partitions {
             }
             self.to_commit.remove(partition);
             self.owned.insert(*partition, Partition::new(tenure, *start, index));
+        }
+        if sabotaged(Sabotage::StaleIndex) {
+            self.retained = retained;
         }
         to_rebuild
     }
@@ -94,6 +101,11 @@ impl Partitions {
     /// The offsets to commit.
     pub fn to_commit(&self) -> Vec<(PartitionId, Offset)> {
         self.to_commit.iter().map(|(partition, next)| (*partition, *next)).collect()
+    }
+
+    /// The first offset of each partition that was not decided yet.
+    pub fn decided(&self) -> Vec<(PartitionId, Offset)> {
+        self.owned.values().map(|p| (p.tenure().partition, p.next())).collect()
     }
 
     /// Notes that everything that was due is committed.

@@ -3,7 +3,7 @@
 use crate::metrics;
 use crate::problem::{Problem, ProblemCode};
 use event_log::{EventLogProducer, PublishError, RecordBatch, wire};
-use fault_injection::{Point, reach};
+use fault_injection::{Point, Sabotage, reach, sabotaged};
 use metering::UsageEvent;
 use metering::identity::partition_of;
 use service_kit::lifecycle::chain;
@@ -24,12 +24,21 @@ pub(crate) fn records(
     let mut batch = RecordBatch::with_capacity(events.len(), bytes_expected);
     for event in events {
         batch.push(
-            |key| event.write_identity_key(key),
+            |key| write_key(event, key),
             |key| partition_of(key, partitions),
             |value| wire::encode(event, topic_epoch, value),
         );
     }
     batch
+}
+
+fn write_key(event: &UsageEvent<'_>, key: &mut Vec<u8>) {
+    if sabotaged(Sabotage::AmbiguousKey) {
+        let parts = [&event.organization_id, &event.transaction_scope, &event.transaction_id];
+        key.extend_from_slice(parts.map(|part| part.as_bytes()).join(&b'-').as_slice());
+        return;
+    }
+    event.write_identity_key(key);
 }
 
 /// Returns once every record of `batch` is durable.
@@ -48,8 +57,14 @@ pub(crate) async fn publish(
     let (events, start) = (batch.len(), Instant::now());
     let published = producer.publish(batch);
     reach(Point::RecordsEnqueued)?;
+    if sabotaged(Sabotage::AckOnEnqueue) {
+        return Ok(());
+    }
     let result = timeout(limit, published).await;
     metrics::publish_took(start.elapsed());
+    if sabotaged(Sabotage::AckOnPublishError) {
+        return Ok(());
+    }
     match result {
         Ok(Ok(())) => Ok(()),
         Ok(Err(PublishError::QueueFull)) => Err(Problem::new(ProblemCode::PublishQueueFull)),

@@ -5,6 +5,7 @@ use crate::error::ConfigError;
 use crate::model::{ChangeKind, ConfigChange};
 use crate::store::CHANGES_PAGE;
 use chrono::{DateTime, Utc};
+use fault_injection::{Sabotage, sabotaged};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::MissedTickBehavior;
@@ -129,7 +130,9 @@ async fn catch_up(shared: &Shared, seen: Option<u64>) -> Result<u64, ConfigError
 }
 
 async fn forget(shared: &Shared, change: &ConfigChange) {
-    if let Some(key_id) = &change.key_id {
+    if let Some(key_id) = &change.key_id
+        && !sabotaged(Sabotage::CacheWithoutRevocation)
+    {
         shared.keys.invalidate(key_id).await;
     }
     match change.kind {

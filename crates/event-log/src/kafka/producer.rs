@@ -1,7 +1,8 @@
 //! The writing end on Kafka: idempotent, acknowledged by all in-sync replicas, never waiting for room.
 
 use super::{KafkaConfig, classify, log_error, log_line};
-use crate::{EventLogProducer, LogError, PublishError, PublishFuture, RecordBatch};
+use crate::{EventLogProducer, LogError, PublishError, PublishFuture, RecordBatch, wire};
+use fault_injection::{Sabotage, sabotaged};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -48,7 +49,10 @@ pub struct KafkaProducer {
 impl KafkaProducer {
     /// Starts a client; connections are made in the background. See [`super::ensure_topic`] first.
     pub fn connect(config: &KafkaConfig) -> Result<Self, LogError> {
-        let client = config.client(&SETTINGS)?;
+        let mut client = config.client(&SETTINGS)?;
+        if sabotaged(Sabotage::NoIdempotence) {
+            client.set("enable.idempotence", "false");
+        }
         let producer = ThreadedProducer::from_config_and_context(&client, Deliveries::default())
             .map_err(|error| classify("starting the Kafka producer", error))?;
         let topic = Arc::from(config.topic.as_str());
@@ -62,10 +66,15 @@ impl KafkaProducer {
     /// Hands every record to librdkafka's queue, which copies it.
     fn enqueue(&self, batch: &RecordBatch, ack: &Arc<RequestAck>) -> Result<(), PublishError> {
         for (queued, record) in batch.iter().enumerate() {
-            let message = BaseRecord::with_opaque_to(&self.topic, Arc::clone(ack))
+            let mut message = BaseRecord::with_opaque_to(&self.topic, Arc::clone(ack))
                 .partition(i32::from(record.partition))
                 .key(record.key)
                 .payload(record.value);
+            if sabotaged(Sabotage::RecordTimeIsEventTime)
+                && let Ok((event, _)) = wire::decode(record.value)
+            {
+                message = message.timestamp(event.timestamp.timestamp_millis());
+            }
             if let Err((error, _)) = self.producer.send(message) {
                 // No report will come for this record and those after it.
                 ack.settle(batch.len() - queued, self.deliveries());

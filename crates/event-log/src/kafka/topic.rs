@@ -2,6 +2,7 @@
 
 use super::{KafkaConfig, LogContext, REQUEST_TIMEOUT, classify};
 use crate::LogError;
+use fault_injection::{Sabotage, sabotaged};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::RDKafkaErrorCode;
@@ -75,7 +76,7 @@ async fn create(admin: &Admin, config: &KafkaConfig) -> Result<(), LogError> {
     let replication = TopicReplication::Fixed(i32::from(config.replication_factor));
     let topic = NewTopic::new(&config.topic, i32::from(config.partitions), replication)
         // Retention by a sender's clock would delete too early or never.
-        .set("message.timestamp.type", "LogAppendTime")
+        .set("message.timestamp.type", timestamp_type())
         // An acknowledged record is on two brokers of three, and one may be down.
         .set("min.insync.replicas", &in_sync)
         // An unclean leader drops acknowledged records.
@@ -101,6 +102,11 @@ async fn create(admin: &Admin, config: &KafkaConfig) -> Result<(), LogError> {
             Err(classify("creating the topic", rdkafka::error::KafkaError::AdminOp(code)))
         }
     }
+}
+
+/// Who says when a record was written.
+fn timestamp_type() -> &'static str {
+    if sabotaged(Sabotage::RecordTimeIsEventTime) { "CreateTime" } else { "LogAppendTime" }
 }
 
 async fn await_creation(admin: &Admin, config: &KafkaConfig) -> Result<Vec<usize>, LogError> {
@@ -165,7 +171,7 @@ fn broken_rules(
         }
     }
     for (name, wanted) in [
-        ("message.timestamp.type", "LogAppendTime"),
+        ("message.timestamp.type", timestamp_type()),
         ("unclean.leader.election.enable", "false"),
         ("cleanup.policy", "delete"),
     ] {

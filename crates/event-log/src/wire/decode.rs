@@ -4,6 +4,7 @@ use super::UndecodableCode as Code;
 use super::{Undecodable, VALUE_BYTES_MAX, VERSION, YEARS};
 use crate::PartitionId;
 use chrono::{DateTime, Datelike, NaiveDate, Utc};
+use fault_injection::{Sabotage, sabotaged};
 use metering::event::{CODE_BYTES_MAX, ID_BYTES_MAX, ORGANIZATION_ID_BYTES_MAX};
 use metering::identity::partition_of;
 use metering::json_text::{Kind, unescape};
@@ -77,7 +78,7 @@ pub fn check_record(
         let mut identity = Vec::with_capacity(128);
         event.write_identity_key(&mut identity);
         partition_of(&identity, partition_count)
-    } else if is_identity_key(key, event) {
+    } else if is_identity_key(key, event) || sabotaged(Sabotage::AmbiguousKey) {
         partition_of(key, partition_count)
     } else {
         let detail = "the record's key is not the identity of its event, \

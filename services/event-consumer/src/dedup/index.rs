@@ -8,10 +8,14 @@ use super::table::{Entry, SHARDS, Table};
 use super::{Place, PositionOrder};
 use chrono::{DateTime, Utc};
 use event_log::Offset;
+use fault_injection::{Sabotage, sabotaged};
 use metering::IdentityHash;
 use std::cmp::Ordering;
 use std::ops::Range;
 use std::time::Duration;
+
+/// How many of the latest ids [`Sabotage::BoundedSeenSet`] remembers; no more than that.
+const SEEN_SET_IDS: u64 = 128;
 
 /// One copy of an event.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +94,9 @@ impl PartitionIndex {
         let Some(known) = self.find_or_insert(entry, copy.accepted_at) else {
             return Verdict::First;
         };
+        if sabotaged(Sabotage::BoundedSeenSet) && known.place() < copy.place.back(SEEN_SET_IDS) {
+            return Verdict::First;
+        }
         let same = known.fingerprint() == entry.fingerprint();
         match (known.place().cmp(&copy.place), same) {
             (Ordering::Equal, true) => Verdict::Replay,

@@ -18,6 +18,11 @@ impl Place {
         self.0
     }
 
+    /// The place so many records earlier, or as far as there are any.
+    pub(super) const fn back(self, records: u64) -> Self {
+        Self(self.0.saturating_sub(records))
+    }
+
     pub(super) const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }

@@ -6,7 +6,19 @@ use crate::dedup::rebuild::Rebuilt;
 use crate::error::ConsumerError;
 use crate::metrics;
 use event_log::{Assignment, FetchedRecords, Offset, PartitionId};
-use fault_injection::{Point, reach};
+use fault_injection::{Point, Sabotage, reach, sabotaged};
+use std::time::Instant;
+
+/// Products that would not notice that the log and the store do not fit together.
+const NO_FIT_CHECK: [Sabotage; 7] = [
+    Sabotage::CommitBeforeInsert,
+    Sabotage::CommitPastFailure,
+    Sabotage::AutoCommit,
+    Sabotage::RecordTimeIsEventTime,
+    Sabotage::OffsetResetLatest,
+    Sabotage::DropAfterFailedInsert,
+    Sabotage::RefusalIsRejection,
+];
 
 impl Pipeline {
     pub(super) fn assigned(&mut self, assignments: &[Assignment]) -> Result<(), ConsumerError> {
@@ -41,6 +53,10 @@ impl Pipeline {
         if partitions.is_empty() {
             return;
         }
+        let keep = sabotaged(Sabotage::KeepAfterRevoke);
+        if keep && !self.inserting.is_busy() && !self.batch.is_empty() {
+            self.send(Instant::now());
+        }
         self.partitions.revoke(partitions);
         for partition in partitions {
             self.batch.abandon(*partition);
@@ -48,7 +64,9 @@ impl Pipeline {
             self.ends.remove(partition);
             metrics::forget_lag(*partition);
         }
-        self.inserting.abandon_unless_held(&self.partitions);
+        if !keep {
+            self.inserting.abandon_unless_held(&self.partitions);
+        }
         self.rebuilding.abandon_unless_held(&self.partitions);
         if self.too_large.is_some_and(|rebuild| !self.partitions.holds(rebuild.tenure)) {
             self.make_room();
@@ -83,7 +101,9 @@ impl Pipeline {
             }
         };
         let Some(partition) = self.partitions.get_mut(tenure.partition) else { return Ok(()) };
-        check_fit(tenure.partition, partition.next(), high, highest_stored)?;
+        if !NO_FIT_CHECK.into_iter().any(sabotaged) {
+            check_fit(tenure.partition, partition.next(), high, highest_stored)?;
+        }
         partition.set_index(index);
         if self.too_large.take_if(|rebuild| rebuild.tenure == tenure).is_some() {
             self.make_room();
