@@ -16,6 +16,9 @@ pub const KEYS_MAX: usize = 256;
 pub const KEY_BYTES_MAX: usize = 256;
 /// Largest decimal exponent of a number, that of an IEEE 754 double; queries read numbers as such.
 const EXPONENT_MAX: usize = 308;
+/// The first digits of the largest double, 1.7976931348623157e308. A number that begins with them
+/// and goes on is rounded down to it.
+const DOUBLE_MAX_DIGITS: &[u8; 17] = b"17976931348623157";
 
 /// A checked JSON object and its fingerprint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -199,10 +202,10 @@ impl<'a> Walk<'a, '_> {
         if let Ok(quantity) = Quantity::parse(scalar) {
             return Ok(xxh3_64_with_seed(&quantity.units().to_le_bytes(), u64::from(b'0')));
         }
-        if exceeds_exponent(scalar) {
+        if exceeds_double(scalar) {
             let shown: String = scalar.chars().take(32).collect();
             let detail = format!(
-                "the number {shown} in `properties` is beyond 1e{EXPONENT_MAX}; send a smaller one or a string"
+                "the number {shown} in `properties` is too large for a double, which makes SQL read all properties of the event as empty; send a smaller one or a string"
             );
             return Err(Fault::new(RejectionCode::InvalidProperty, "/properties", detail));
         }
@@ -222,19 +225,23 @@ fn exceeds_64_bits(number: &str) -> bool {
 }
 
 /// Whether a valid JSON number may be too large for a double, told from its digits alone.
-fn exceeds_exponent(number: &str) -> bool {
+/// ClickHouse's JSON functions give up on the whole document then, without an error.
+fn exceeds_double(number: &str) -> bool {
     let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
-    let integer_digits = mantissa.trim_start_matches('-').split('.').next().map_or(0, str::len);
+    let mantissa = mantissa.trim_start_matches('-');
+    let integer_digits = mantissa.split('.').next().map_or(0, str::len);
     if exponent.starts_with('-') {
         return integer_digits > EXPONENT_MAX;
     }
     let exponent = exponent.trim_start_matches('+').trim_start_matches('0');
     let exponent = if exponent.is_empty() { "0" } else { exponent };
     // More than four digits is out of range whatever they are.
-    exponent.len() > 4
-        || exponent
-            .parse()
-            .is_ok_and(|e: usize| integer_digits.saturating_sub(1) + e > EXPONENT_MAX)
+    let Some(exponent) = exponent.parse::<usize>().ok().filter(|_| exponent.len() <= 4) else {
+        return true;
+    };
+    let power = integer_digits.saturating_sub(1) + exponent;
+    let digits = mantissa.bytes().filter(u8::is_ascii_digit).take(DOUBLE_MAX_DIGITS.len());
+    power > EXPONENT_MAX || (power == EXPONENT_MAX && digits.gt(DOUBLE_MAX_DIGITS.iter().copied()))
 }
 
 /// The JSON Pointer of a top-level property, relative to the event.

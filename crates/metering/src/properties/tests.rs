@@ -75,6 +75,11 @@ fn hostile_values_are_refused() {
     refuse(r#"{"a":1e999999}"#, RejectionCode::InvalidProperty);
     refuse(r#"{"a":-1e309}"#, RejectionCode::InvalidProperty);
     refuse(r#"{"a":10e308}"#, RejectionCode::InvalidProperty);
+    refuse(r#"{"a":1.7976931348623159e308}"#, RejectionCode::InvalidProperty);
+    refuse(r#"{"a":-2e308}"#, RejectionCode::InvalidProperty);
+    refuse(&format!("{{\"a\":18{}.5}}", "0".repeat(307)), RejectionCode::InvalidProperty);
+    fingerprint(&format!("{{\"a\":17{}.5}}", "0".repeat(307)));
+    fingerprint(r#"{"a":1.7976931348623157e308,"b":-1.79769313486231570001e+308,"c":0.9e308}"#);
     refuse(r#"{"a":18446744073709551616}"#, RejectionCode::InvalidProperty);
     refuse(r#"{"a":-9223372036854775809}"#, RejectionCode::InvalidProperty);
     fingerprint(
