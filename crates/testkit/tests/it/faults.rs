@@ -88,6 +88,27 @@ fn an_answer_is_lost_after_the_insert(engines: Engines) {
     }
 }
 
+/// Refusals before the rows are stored, then after, then none.
+fn the_store_answers_inserts_with_exceptions(engines: Engines) {
+    let (_engine, proxy, stack, reader) = behind_a_proxy(engines);
+    let mut ledger = Ledger::default();
+    stack.sender().send(&events("before", 100), &mut ledger);
+    ledger.await_exactly_once(&reader);
+    for (round, code) in [241, 252, 319].into_iter().enumerate() {
+        for fault in [Fault::AnswerInsertsWith(code), Fault::FailAfterInsert(code)] {
+            proxy.set(fault);
+            let hits = proxy.counts().hits;
+            stack.sender().send(&events(&format!("{round}-{fault:?}"), 100), &mut ledger);
+            wait::until("inserts are refused", || match proxy.counts().hits - hits {
+                2.. => Ok(()),
+                refused => Err(format!("{refused} were")),
+            });
+        }
+        proxy.set(Fault::None);
+        ledger.await_exactly_once(&reader);
+    }
+}
+
 fn the_broker_is_away_for_16_seconds() {
     let mut stack = Stack::start(Engines::Servers, &[("TALLYMARK_RESTART_DELAY", "16s")]);
     let load = Load::start(&stack.sender(), 2);
@@ -162,6 +183,7 @@ on_both_engines!(
     the_api_is_killed_under_load,
     the_consumer_is_killed_between_insert_and_commit,
     an_answer_is_lost_after_the_insert,
+    the_store_answers_inserts_with_exceptions,
     the_engine_is_away_for_20_seconds,
 );
 
