@@ -1,0 +1,9 @@
+//! What the fuzz targets hold the product to: small, slow readings of the same texts that share no code with it.
+
+pub mod decimal;
+pub mod instant;
+pub mod json;
+pub mod service;
+
+/// Longest input, in bytes. `scripts/fuzz` tells libFuzzer the same.
+pub const INPUT_BYTES_MAX: usize = 64 * 1024;
