@@ -41,8 +41,10 @@ pub enum LinkFault {
     RefuseNew,
     /// Nothing passes and nothing is closed.
     BlackHole,
-    /// Requests pass and answers do not; nothing is closed.
-    HalfOpen,
+    /// What is sent towards the server vanishes; nothing is closed.
+    LoseRequests,
+    /// What is sent towards the client vanishes; nothing is closed.
+    LoseAnswers,
     /// Requests pass; instead of the answer the connection is closed.
     DropAnswers,
     /// A connection is closed after so many more bytes towards the server.
@@ -96,6 +98,10 @@ pub enum Fault {
         process: Process,
         milliseconds: i64,
     },
+    /// Records that are no events are written into the log.
+    Poison {
+        records: u8,
+    },
 }
 
 impl Process {
@@ -128,6 +134,7 @@ impl fmt::Display for Fault {
                 write!(f, "{process} at {}: {stop:?}", point.name())
             }
             Self::FullDisk(disk) => write!(f, "full disk: {disk:?}"),
+            Self::Poison { records } => write!(f, "{records} poison records"),
             Self::ClockShift { process, milliseconds } => {
                 write!(f, "clock of {process} off by {milliseconds} ms")
             }

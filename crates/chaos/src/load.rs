@@ -27,9 +27,11 @@ pub struct LoadPlan {
     pub duration: Duration,
     /// Shares of the events, such as `10%`.
     pub duplicates: &'static str,
-    pub restamped: &'static str,
+    pub changed: &'static str,
     /// Further arguments.
     pub arguments: Vec<String>,
+    /// Of the generator, beside that of this process.
+    pub environment: Vec<(String, String)>,
 }
 
 impl LoadPlan {
@@ -41,8 +43,9 @@ impl LoadPlan {
             events_per_request: 20,
             duration,
             duplicates: "10%",
-            restamped: "5%",
+            changed: "5%",
             arguments: Vec::new(),
+            environment: Vec::new(),
         }
     }
 }
@@ -66,12 +69,19 @@ pub struct Judgement {
 }
 
 impl Load {
-    /// Starts the generator and returns once its first event was accepted.
+    /// Starts the generator and returns once its first event is billed.
     pub fn start(rig: &Rig, plan: LoadPlan) -> anyhow::Result<Self> {
+        let mut load = Self::spawn(rig, plan)?;
+        load.await_first_row(rig)?;
+        Ok(load)
+    }
+
+    /// Starts the generator.
+    pub fn spawn(rig: &Rig, plan: LoadPlan) -> anyhow::Result<Self> {
         let directory = rig.directory();
         let (log, report, ledgers) = (
-            directory.join("loadtest.log"),
-            directory.join("loadtest.json"),
+            directory.join(format!("loadtest-{}.log", plan.seed)),
+            directory.join(format!("loadtest-{}.json", plan.seed)),
             directory.join("ledgers"),
         );
         let mut command = Command::new(binary("loadtest"));
@@ -80,21 +90,22 @@ impl Load {
             .args(["--rate", &plan.rate.to_string(), "--seed", &plan.seed.to_string()])
             .args(["--events-per-request", &plan.events_per_request.to_string()])
             .args(["--duration", &format!("{}ms", plan.duration.as_millis())])
-            .args(["--duplicates", plan.duplicates, "--restamped", plan.restamped])
+            .args(["--duplicates", plan.duplicates, "--changed", plan.changed])
             .args(["--connections", "16", "--request-timeout", "8s", "--overtime", "20s"])
             .arg("--json")
             .arg(&report)
             .arg("--ledger-dir")
             .arg(&ledgers)
-            .args(&plan.arguments);
-        command.args(["--api-key", &rig.tenants()[0].api_key, "--organization", "org_north"]);
+            .args(&plan.arguments)
+            .envs(plan.environment.iter().map(|(name, value)| (name, value)));
+        for tenant in rig.tenants() {
+            command.args(["--keys", &format!("{}={}", tenant.organization, tenant.api_key)]);
+        }
         let process = ManagedProcess::spawn(command, "loadtest", &log)?;
-        let mut load = Self { process, plan, log, report };
-        load.await_first_ack(rig)?;
-        Ok(load)
+        Ok(Self { process, plan, log, report })
     }
 
-    fn await_first_ack(&mut self, rig: &Rig) -> anyhow::Result<()> {
+    fn await_first_row(&mut self, rig: &Rig) -> anyhow::Result<()> {
         let reader = rig.reader();
         crate::rig::within(crate::rig::READY_LIMIT, "the first event is billed", || {
             if !self.process.is_running() {

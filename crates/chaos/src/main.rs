@@ -4,12 +4,12 @@ use anyhow::bail;
 use chaos::report::{self, Totals};
 use chaos::shrink::shrink;
 use chaos::trial::{Plan, Trial, Verdict, name_of, run};
-use chaos::{points, schedule};
+use chaos::{points, recovery, sabotage, schedule};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -40,6 +40,22 @@ enum Command {
         /// Only points whose name begins so
         #[arg(long, default_value = "")]
         point: String,
+    },
+    /// Measure how long it takes until things work again
+    Recovery {
+        #[arg(long, value_enum, default_value_t = Engines::Both)]
+        engines: Engines,
+        /// Events per second
+        #[arg(long, default_value_t = 2_000)]
+        rate: u64,
+    },
+    /// Put known bugs in, one at a time, and see whether they are found
+    Sabotage {
+        /// Only these, such as `commit-before-insert`
+        names: Vec<String>,
+        /// Runs at the same time
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
+        parallel: u8,
     },
 }
 
@@ -100,11 +116,13 @@ fn main() -> anyhow::Result<ExitCode> {
     let passed = match command {
         Command::Run(args) => run_all(&args, &reports)?,
         Command::Points { engines, point } => run_points(engines, &point, &reports)?,
+        Command::Sabotage { names, parallel } => run_sabotage(&names, parallel, &reports)?,
+        Command::Recovery { engines, rate } => measure_recovery(engines, rate, &reports)?,
     };
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn run_all(args: &RunArgs, reports: &std::path::Path) -> anyhow::Result<bool> {
+fn run_all(args: &RunArgs, reports: &Path) -> anyhow::Result<bool> {
     let mut plans: Vec<_> = args
         .engines
         .each()
@@ -164,7 +182,7 @@ fn smaller(plan: &Plan, trial: &Trial) -> String {
     format!("seed {} on {} fails with\n{}", trial.seed, trial.engines, faults.join("\n"))
 }
 
-fn run_points(engines: Engines, prefix: &str, reports: &std::path::Path) -> anyhow::Result<bool> {
+fn run_points(engines: Engines, prefix: &str, reports: &Path) -> anyhow::Result<bool> {
     let mut matrices = Vec::new();
     for engines in engines.each() {
         let mut cases = points::cases(engines);
@@ -182,6 +200,28 @@ fn run_points(engines: Engines, prefix: &str, reports: &std::path::Path) -> anyh
     std::fs::create_dir_all(reports)?;
     std::fs::write(reports.join("points.json"), serde_json::to_vec_pretty(&matrices)?)?;
     Ok(matrices.iter().all(|matrix| matrix.findings.is_empty()))
+}
+
+fn measure_recovery(engines: Engines, rate: u64, reports: &Path) -> anyhow::Result<bool> {
+    let mut measured = Vec::new();
+    for engines in engines.each() {
+        let recovery = recovery::measure(engines, rate)?;
+        tell(&serde_json::to_string_pretty(&recovery)?);
+        measured.push(recovery);
+    }
+    std::fs::create_dir_all(reports)?;
+    std::fs::write(reports.join("recovery.json"), serde_json::to_vec_pretty(&measured)?)?;
+    Ok(measured.iter().all(|recovery| recovery.findings.is_empty()))
+}
+
+fn run_sabotage(names: &[String], parallel: u8, reports: &Path) -> anyhow::Result<bool> {
+    if !fault_injection::ENABLED {
+        bail!("a build without debug assertions has no known bugs to put in");
+    }
+    let suite = sabotage::run(&sabotage::cases(names)?, parallel, tell);
+    suite.write(reports)?;
+    tell(&format!("\n{}", suite.text()));
+    Ok(suite.passed())
 }
 
 fn tell(text: &str) {

@@ -66,6 +66,7 @@ fn target(fault: &Fault) -> String {
         Fault::Link(link, _) => format!("{link:?}"),
         Fault::Point(process, point, _) => format!("{process} {}", point.name()),
         Fault::FullDisk(disk) => format!("disk {disk:?}"),
+        Fault::Poison { .. } => "the log".to_owned(),
         Fault::ClockShift { process, .. } => format!("clock of {process}"),
     }
 }

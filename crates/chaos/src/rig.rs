@@ -12,6 +12,7 @@ pub use service::{Service, Starts};
 pub use tenant::Tenant;
 
 use crate::fault::{Disk, Fault, Link, LinkFault, Process};
+use crate::poison::Poisoner;
 use crate::schedule::Targets;
 use anyhow::{Context as _, bail};
 use fault_injection::Sabotage;
@@ -25,7 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use testkit::proxy::{self, Proxy};
+use testkit::proxy::{self, Direction, Proxy};
 use testkit::sql::Reader;
 use testkit::stack::Engines;
 
@@ -76,6 +77,9 @@ pub struct Rig {
     links: BTreeMap<Link, Proxy>,
     clickhouse: EmbeddedClickHouse,
     kafka: Option<Kafka>,
+    poisoner: Option<Mutex<Poisoner>>,
+    /// Poison records that were written, and how many of them are certainly in the log.
+    poisoned: Mutex<(u64, u64)>,
     database: Option<Mutex<Postgres>>,
     tenants: Vec<Tenant>,
     disks: BTreeMap<Disk, SmallDisk>,
@@ -101,6 +105,7 @@ impl Rig {
             processes,
             links: self.links.keys().copied().collect(),
             disks: self.disks.keys().copied().collect(),
+            open_log: self.poisoner.is_some(),
         }
     }
 
@@ -129,6 +134,7 @@ impl Rig {
             Fault::ClockShift { process, milliseconds } => {
                 self.service(process)?.shift_clock(milliseconds)
             }
+            Fault::Poison { records } => self.poison(records.into()),
         }
     }
 
@@ -151,7 +157,22 @@ impl Rig {
                 }
             }
             Fault::ClockShift { process, .. } => self.service(process)?.right_clock(),
+            Fault::Poison { .. } => Ok(()),
         }
+    }
+
+    fn poison(&self, records: u64) -> anyhow::Result<()> {
+        let poisoner = self.poisoner.as_ref().context("nobody else can write into this log")?;
+        let poisoner = poisoner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut poisoned = self.poisoned.lock().unwrap_or_else(PoisonError::into_inner);
+        let confirmed = poisoner.publish(poisoned.0, records);
+        *poisoned = (poisoned.0 + records, poisoned.1 + confirmed);
+        Ok(())
+    }
+
+    /// How many poison records are certainly in the log.
+    pub fn poisoned(&self) -> u64 {
+        self.poisoned.lock().unwrap_or_else(PoisonError::into_inner).1
     }
 
     fn kill(&self, process: Process) -> anyhow::Result<()> {
@@ -288,11 +309,22 @@ impl Rig {
     }
 }
 
-const fn on_the_wire(fault: LinkFault) -> proxy::Fault {
+fn on_the_wire(fault: LinkFault) -> proxy::Fault {
     match fault {
         LinkFault::Cut => proxy::Fault::Cut,
+        LinkFault::RefuseNew => proxy::Fault::RefuseNew,
         LinkFault::BlackHole => proxy::Fault::BlackHole,
-        _ => proxy::Fault::Cut,
+        LinkFault::LoseRequests => proxy::Fault::HalfOpen(Direction::Requests),
+        LinkFault::LoseAnswers => proxy::Fault::HalfOpen(Direction::Answers),
+        LinkFault::DropAnswers => proxy::Fault::DropAnswers,
+        LinkFault::TruncateRequests { bytes } => proxy::Fault::TruncateRequests(bytes.into()),
+        LinkFault::TruncateAnswers { bytes } => proxy::Fault::TruncateAnswers(bytes.into()),
+        LinkFault::Slow { bytes_per_second } => proxy::Fault::Slow { bytes_per_second },
+        LinkFault::Delay { milliseconds } => {
+            proxy::Fault::Delay(Duration::from_millis(milliseconds.into()))
+        }
+        LinkFault::RefuseInserts { code } => proxy::Fault::AnswerInsertsWith(code),
+        LinkFault::FailAfterInserts { code } => proxy::Fault::FailAfterInsert(code),
     }
 }
 

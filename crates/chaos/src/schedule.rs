@@ -21,6 +21,8 @@ pub struct Targets {
     pub processes: Vec<Process>,
     pub links: Vec<Link>,
     pub disks: Vec<Disk>,
+    /// Whether others can write into the log.
+    pub open_log: bool,
 }
 
 /// Kinds of faults; a seed picks some of them, so that rare combinations meet.
@@ -32,10 +34,11 @@ enum Kind {
     Point,
     FullDisk,
     Clock,
+    Poison,
 }
 
-const KINDS: [Kind; 6] =
-    [Kind::Kill, Kind::Pause, Kind::Link, Kind::Point, Kind::FullDisk, Kind::Clock];
+const KINDS: [Kind; 7] =
+    [Kind::Kill, Kind::Pause, Kind::Link, Kind::Point, Kind::FullDisk, Kind::Clock, Kind::Poison];
 /// Before the first fault, so that something flows that can be broken.
 const QUIET_MS: u64 = 1_000;
 /// Faults of a schedule.
@@ -68,6 +71,7 @@ pub fn schedule(seed: u64, targets: &Targets, duration: u64) -> Vec<TimedFault> 
 /// Beyond a consumer's session timeout for what pretends to be dead; short for what blocks everybody.
 const fn longest_ms(fault: &Fault) -> u64 {
     match fault {
+        Fault::Poison { .. } => 200,
         Fault::Kill(_) => 6_000,
         Fault::Pause(_) => 14_000,
         Fault::Link(..) | Fault::FullDisk(_) | Fault::ClockShift { .. } => 8_000,
@@ -81,6 +85,7 @@ impl Targets {
             Kind::Kill | Kind::Pause => !self.processes.is_empty(),
             Kind::Link => !self.links.is_empty(),
             Kind::FullDisk => !self.disks.is_empty(),
+            Kind::Poison => self.open_log,
             Kind::Point | Kind::Clock => fault_injection::ENABLED && !self.services().is_empty(),
         }
     }
@@ -106,6 +111,10 @@ fn pick_fault(random: &mut Random, kinds: &[Kind], targets: &Targets) -> Fault {
             Fault::Point(process, point, stop)
         }
         Kind::FullDisk => Fault::FullDisk(random.pick(&targets.disks)),
+        Kind::Poison => {
+            let records = u8::try_from(random.between(1, 9)).expect("a handful");
+            Fault::Poison { records }
+        }
         Kind::Clock => Fault::ClockShift {
             process: random.pick(&targets.services()),
             milliseconds: random.pick(&CLOCK_SHIFTS_MS),
@@ -119,7 +128,8 @@ fn pick_link_fault(random: &mut Random, link: Link) -> LinkFault {
         LinkFault::Cut,
         LinkFault::RefuseNew,
         LinkFault::BlackHole,
-        LinkFault::HalfOpen,
+        LinkFault::LoseRequests,
+        LinkFault::LoseAnswers,
         LinkFault::DropAnswers,
         LinkFault::TruncateRequests { bytes },
         LinkFault::TruncateAnswers { bytes: bytes % 2_000 },
@@ -175,6 +185,7 @@ mod tests {
             ],
             links: vec![Link::ClientToApi, Link::ConsumerToClickHouse],
             disks: vec![Disk::ClickHouse],
+            open_log: true,
         }
     }
 
@@ -214,8 +225,9 @@ mod tests {
             }
         }
         let points = 5 * 3 + 2 * 11 * 3;
-        let (links, processes, shifts, disks) = (9 + 11, 6 * 2, 3 * 6, 1);
-        assert_eq!(met.len(), points + links + processes + shifts + disks, "{met:#?}");
+        let (links, processes, shifts, disks, poison) = (10 + 12, 6 * 2, 3 * 6, 1, 9);
+        let kinds = points + links + processes + shifts + disks + poison;
+        assert_eq!(met.len(), kinds, "{met:#?}");
     }
 
     #[test]

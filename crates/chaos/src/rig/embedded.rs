@@ -11,7 +11,7 @@ use local_engines::small_disk::{SmallDisk, SmallDiskError};
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use testkit::proxy::Proxy;
 use testkit::stack::binary;
 
@@ -53,6 +53,8 @@ pub(super) fn start(setup: &Setup) -> anyhow::Result<Rig> {
         links,
         clickhouse,
         kafka: None,
+        poisoner: None,
+        poisoned: Mutex::default(),
         database: None,
         tenants: Vec::new(),
         disks,

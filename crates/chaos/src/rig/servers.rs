@@ -5,6 +5,7 @@ use super::service::{Service, ServiceSpec, fixed_address};
 use super::tenant::Configuration;
 use super::{Rig, Setup, Supervisor};
 use crate::fault::{Disk, Link, Process};
+use crate::poison::Poisoner;
 use anyhow::Context as _;
 use local_engines::kafka::{Kafka, KafkaOptions};
 use local_engines::postgres::{Postgres, PostgresOptions};
@@ -74,6 +75,8 @@ pub(super) fn start(setup: &Setup) -> anyhow::Result<Rig> {
         services,
         links,
         clickhouse,
+        poisoner: Some(Mutex::new(Poisoner::connect(&kafka.direct_bootstrap())?)),
+        poisoned: Mutex::default(),
         kafka: Some(kafka),
         database: Some(Mutex::new(postgres)),
         tenants,

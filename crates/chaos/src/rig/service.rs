@@ -38,6 +38,8 @@ pub struct Service {
 #[derive(Debug)]
 struct State {
     process: Option<ManagedProcess>,
+    /// Settings that take the place of those it was first started with.
+    changed: Vec<(String, String)>,
     /// Whether a fault keeps it from being started again.
     held: bool,
     /// Since when it runs without having said that it is ready.
@@ -61,7 +63,13 @@ impl Service {
         if let Some(sabotage) = sabotage {
             fs::write(fault_dir.join("sabotage"), sabotage.name())?;
         }
-        let state = State { process: None, held: false, starting: None, starts: Starts::default() };
+        let state = State {
+            process: None,
+            changed: Vec::new(),
+            held: false,
+            starting: None,
+            starts: Starts::default(),
+        };
         let service = Self { spec, fault_dir, state: Mutex::new(state) };
         service.launch(&mut service.state())?;
         Ok(service)
@@ -83,7 +91,8 @@ impl Service {
         }
         command
             .env("TALLYMARK_FAULT_DIR", &self.fault_dir)
-            .envs(self.spec.environment.iter().map(|(name, value)| (name, value)));
+            .envs(self.spec.environment.iter().map(|(name, value)| (name, value)))
+            .envs(state.changed.iter().map(|(name, value)| (name, value)));
         let name = self.spec.process.to_string();
         let process = ManagedProcess::spawn(command, &name, &self.log_path())
             .with_context(|| format!("cannot start {name}"))?;
@@ -105,6 +114,11 @@ impl Service {
     /// Lets it be started again.
     pub fn release(&self) {
         self.state().held = false;
+    }
+
+    /// From its next start on.
+    pub fn set(&self, name: &str, value: &str) {
+        self.state().changed.push((name.to_owned(), value.to_owned()));
     }
 
     pub fn pause(&self) -> anyhow::Result<()> {
