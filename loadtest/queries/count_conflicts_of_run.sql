@@ -1,4 +1,4 @@
-SELECT uniqExact(transaction_id)
+SELECT uniqExact(organization_id, transaction_scope, transaction_id)
 FROM usage_event_conflicts
-WHERE startsWith(transaction_id, {transactions:String})
+WHERE startsWith(external_customer_id, {customers:String})
 FORMAT TabSeparated

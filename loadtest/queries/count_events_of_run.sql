@@ -1,4 +1,4 @@
 SELECT count()
 FROM billable_events
-WHERE startsWith(transaction_id, {transactions:String})
+WHERE startsWith(external_customer_id, {customers:String})
 FORMAT TabSeparated

@@ -1,4 +1,4 @@
-SELECT transaction_id, toUnixTimestamp64Milli(timestamp)
+SELECT organization_id, transaction_scope, transaction_id, code, external_customer_id, toUnixTimestamp64Milli(timestamp), toString(value)
 FROM usage_event_conflicts FINAL
-WHERE startsWith(transaction_id, {transactions:String})
+WHERE startsWith(external_customer_id, {customers:String})
 FORMAT TabSeparated

@@ -1,5 +1,5 @@
-SELECT code, external_customer_id, toUnixTimestamp(hour), sum(events), toString(sum(value_sum))
-FROM usage_by_hour
+SELECT organization_id, code, external_customer_id, toUnixTimestamp(toStartOfHour(timestamp, 'UTC')) AS hour, count(), toString(sum(ifNull(value, toDecimal256(0, 12))))
+FROM billable_events
 WHERE startsWith(external_customer_id, {customers:String})
-GROUP BY code, external_customer_id, hour
+GROUP BY organization_id, code, external_customer_id, hour
 FORMAT TabSeparated

@@ -3,6 +3,9 @@
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
+/// The code of an answer to a request that was cut short on its way: nothing of it is stored.
+const INCOMPLETE_BODY: &str = "incomplete_body";
+
 /// The outcome of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -49,9 +52,18 @@ pub fn read(status: u16, body: &[u8], sent: u64) -> Answer {
     match status {
         200..=299 => accepted(body, sent),
         408 | 429 | 500..=599 => Answer::Unknown { cause: format!("status {status}") },
-        400..=499 => Answer::Rejected { codes: rejected_codes(status, body) },
+        400..=499 => refusal(status, body),
         _ => Answer::Unknown { cause: format!("status {status}") },
     }
+}
+
+/// A body that arrived incomplete says something of the connection, not of the events in it.
+fn refusal(status: u16, body: &[u8]) -> Answer {
+    let codes = rejected_codes(status, body);
+    if codes.contains_key(INCOMPLETE_BODY) {
+        return Answer::Unknown { cause: INCOMPLETE_BODY.to_owned() };
+    }
+    Answer::Rejected { codes }
 }
 
 fn accepted(body: &[u8], sent: u64) -> Answer {
@@ -153,6 +165,8 @@ mod tests {
                 "{status}"
             );
         }
+        let cut = br#"{"type":"x","code":"incomplete_body"}"#;
+        assert!(matches!(read(400, cut, 2), Answer::Unknown { .. }));
         assert_eq!(read(404, b"<html>", 2), Answer::Rejected { codes: codes("status 404") });
     }
 }

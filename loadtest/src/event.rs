@@ -3,7 +3,7 @@
 //! So the ledger holds numbers only, and what the store should hold is calculated, not remembered.
 
 use crate::decimal;
-use chrono::{DateTime, Datelike, Timelike};
+use crate::edge::{self, Edge, Variant};
 use serde::{Deserialize, Serialize};
 
 /// The first numbers of a run belong to its last request, which drains the pipeline: they have a
@@ -15,7 +15,6 @@ pub const DRAIN_EVENTS: u64 = 1_000;
 
 const DIGITS_OF_NUMBER: usize = 10;
 const UNITS_PER_ONE: i128 = 1_000_000_000_000;
-const REGIONS: [&str; 4] = ["eu-west-1", "us-east-1", "ap-south-1", "eu-central-1"];
 
 /// How a metric becomes one number, which decides whether its events carry a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,13 +43,24 @@ pub struct Run {
     pub seed: u64,
     /// Milliseconds since 1970; no event is later than its request.
     pub started_at_ms: i64,
-    /// Events per second, which spaces the timestamps.
+    /// Events per second of all organizations, which spaces the timestamps.
     pub rate: u64,
     pub customers: u32,
     /// At least one.
     pub metrics: Vec<Metric>,
-    /// The organization that the API key belongs to; empty when it is not known.
-    pub organization: String,
+    /// The organizations of the API keys, at least one. The name of a single one may be empty when it
+    /// is not known.
+    pub organizations: Vec<String>,
+    /// Share of events that are edge cases, in 10,000ths.
+    pub edge_cases: u32,
+}
+
+/// An event. The same number in two organizations is two events with one transaction id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventId {
+    /// Index into [`Run::organizations`].
+    pub organization: u16,
+    pub number: u64,
 }
 
 /// What an event says.
@@ -63,39 +73,79 @@ pub struct Facts {
     pub timestamp_ms: i64,
     /// In 10⁻¹².
     pub value: Option<i128>,
-    noise: u64,
+    edge: Option<Edge>,
+    pub(crate) noise: u64,
+}
+
+impl Facts {
+    /// How the identity is split, if it is one of the confusable ones.
+    pub fn variant(&self) -> Option<Variant> {
+        match self.edge {
+            Some(Edge::Identity(variant)) => Some(variant),
+            Some(Edge::Value | Edge::Instant) | None => None,
+        }
+    }
 }
 
 impl Run {
-    pub fn facts(&self, number: u64) -> Facts {
-        let noise = mix(self.seed ^ mix(number));
-        let metric = index(noise >> 8, self.metrics.len());
-        let sent_ms = number.saturating_sub(DRAIN_EVENTS).saturating_mul(1_000) / self.rate.max(1);
+    pub fn facts(&self, id: EventId) -> Facts {
+        let EventId { organization, number } = id;
+        let noise = mix(self.seed ^ mix(number ^ (u64::from(organization) << 48)));
+        if number < DRAIN_EVENTS {
+            let facts = self.facts_of(id, noise, index(noise >> 8, self.metrics.len()));
+            return Facts { customer: self.customers, ..facts };
+        }
+        let edge = edge::of(self, id);
+        let facts = match edge {
+            Some(Edge::Value) => {
+                let sums = edge::sums(self).count();
+                let metric = edge::sums(self).nth(index(noise >> 8, sums)).expect("a sum exists");
+                let facts = self.facts_of(id, noise, metric);
+                // One customer gets them all, so that sums leave the range of their parts.
+                Facts { customer: 0, value: Some(edge::value(noise)), ..facts }
+            }
+            Some(Edge::Instant) => {
+                let facts = self.facts_of(id, noise, index(noise >> 8, self.metrics.len()));
+                Facts { timestamp_ms: edge::instant_ms(self.started_at_ms, noise), ..facts }
+            }
+            Some(Edge::Identity(_)) | None => {
+                self.facts_of(id, noise, index(noise >> 8, self.metrics.len()))
+            }
+        };
+        Facts { edge, ..facts }
+    }
+
+    fn facts_of(&self, id: EventId, noise: u64, metric: usize) -> Facts {
+        let organizations = u64::try_from(self.organizations.len()).expect("a short list");
+        let sent = id.number.saturating_sub(DRAIN_EVENTS).saturating_mul(organizations);
+        let sent_ms = sent.saturating_mul(1_000) / self.rate.max(1);
         let sent_ms = i64::try_from(sent_ms).expect("a run is shorter than 292 million years");
         let value = match self.metrics[metric].aggregation {
             Aggregation::Count => None,
             Aggregation::Sum => Some(value(noise)),
         };
-        let customer =
-            if number < DRAIN_EVENTS { self.customers } else { below(noise >> 16, self.customers) };
         Facts {
             metric,
-            customer,
+            customer: below(noise >> 16, self.customers),
             timestamp_ms: self.started_at_ms + sent_ms - lateness_ms(noise),
             value,
+            edge: None,
             noise,
         }
     }
 
-    /// The timestamp of the copy of event `number` that lies: one to three hours earlier.
-    pub fn restamped_ms(&self, number: u64) -> i64 {
-        let facts = self.facts(number);
-        facts.timestamp_ms - 3_600_000 * (1 + i64::from(below(facts.noise >> 24, 3)))
-    }
-
-    /// What all transaction ids of the run start with.
-    pub fn transaction_prefix(&self) -> String {
-        format!("load-{}-", self.id)
+    /// What the copy of event `id` says that lies: another value, or another hour, day or month.
+    pub fn changed(&self, id: EventId) -> Facts {
+        let facts = self.facts(id);
+        match facts.value {
+            Some(value) if facts.noise & 0x100 != 0 => {
+                Facts { value: Some(edge::changed_value(value)), ..facts }
+            }
+            _ => {
+                let moved = edge::moved_ms(self.started_at_ms, facts.timestamp_ms, facts.noise);
+                Facts { timestamp_ms: moved, ..facts }
+            }
+        }
     }
 
     /// What all customer ids of the run start with.
@@ -103,23 +153,8 @@ impl Run {
         format!("load-{}-c", self.id)
     }
 
-    pub fn transaction_id(&self, number: u64) -> String {
-        format!("load-{}-{number:0DIGITS_OF_NUMBER$}", self.id)
-    }
-
     pub fn customer_id(&self, customer: u32) -> String {
         format!("load-{}-c{customer:06}", self.id)
-    }
-
-    /// The number of an event of this run; `None` when the id is not one that was ever written.
-    pub fn number_of(&self, transaction_id: &str) -> Option<u64> {
-        let digits = transaction_id
-            .strip_prefix("load-")?
-            .strip_prefix(self.id.as_str())?
-            .strip_prefix('-')?;
-        let exact =
-            digits.len() == DIGITS_OF_NUMBER && digits.bytes().all(|byte| byte.is_ascii_digit());
-        if exact { digits.parse().ok() } else { None }
     }
 
     pub fn customer_of(&self, customer_id: &str) -> Option<u32> {
@@ -130,50 +165,101 @@ impl Run {
         if digits.len() >= 6 { digits.parse().ok() } else { None }
     }
 
-    /// Appends the event as JSON: about 330 bytes, like those of a metered API.
-    pub fn write_json(&self, number: u64, restamped: bool, out: &mut Vec<u8>) {
-        let facts = self.facts(number);
-        out.extend_from_slice(b"{\"transaction_id\":\"load-");
-        out.extend_from_slice(self.id.as_bytes());
-        out.push(b'-');
-        decimal::write_integer(number.into(), DIGITS_OF_NUMBER, out);
-        out.extend_from_slice(b"\",\"external_customer_id\":\"load-");
+    /// Scope and transaction id.
+    pub fn identity(&self, id: EventId) -> (String, String) {
+        let (mut scope, mut transaction_id) = (Vec::new(), Vec::new());
+        self.write_identity(id.number, self.facts(id).variant(), &mut scope, &mut transaction_id);
+        let text = |bytes| String::from_utf8(bytes).expect("ids are ASCII");
+        (text(scope), text(transaction_id))
+    }
+
+    /// The identity of an event, for people.
+    pub fn name(&self, id: EventId) -> String {
+        let (scope, mut text) = self.identity(id);
+        if !scope.is_empty() {
+            text.push_str(" in the scope ");
+            text.push_str(&scope);
+        }
+        if self.organizations.len() > 1 {
+            text.push_str(" of ");
+            text.push_str(&self.organizations[usize::from(id.organization)]);
+        }
+        text
+    }
+
+    /// The id of an event that must be refused.
+    pub fn invalid_id(&self, number: u64) -> String {
+        format!("load-{}-r-{number:0DIGITS_OF_NUMBER$}", self.id)
+    }
+
+    pub fn is_invalid_id(&self, transaction_id: &str) -> bool {
+        self.after_prefix(transaction_id).is_some_and(|rest| rest.starts_with("-r-"))
+    }
+
+    /// The event of an identity; `None` when it is not one that was ever written.
+    pub fn find(&self, organization: u16, scope: &str, transaction_id: &str) -> Option<EventId> {
+        let written = self.after_prefix(scope);
+        if written.is_none() && !scope.is_empty() {
+            return None;
+        }
+        let text = match written {
+            Some(_) => transaction_id,
+            None => self.after_prefix(transaction_id)?,
+        };
+        for (split, (scope_end, start)) in (0..).zip(Variant::SPLITS) {
+            let group = text.strip_prefix(start).and_then(exact_number);
+            if let (true, Some(group)) = (scope_end == written, group) {
+                let variant = Variant { group, split };
+                let id = EventId { organization, number: variant.number() };
+                let is_so = self.facts(id).variant() == Some(variant);
+                return if is_so { Some(id) } else { None };
+            }
+        }
+        if written.is_some() {
+            return None;
+        }
+        let id = EventId { organization, number: exact_number(text.strip_prefix('-')?)? };
+        if self.facts(id).variant().is_none() { Some(id) } else { None }
+    }
+
+    fn after_prefix<'a>(&self, text: &'a str) -> Option<&'a str> {
+        text.strip_prefix("load-")?.strip_prefix(self.id.as_str())
+    }
+
+    pub(crate) fn write_identity(
+        &self,
+        number: u64,
+        variant: Option<Variant>,
+        scope: &mut Vec<u8>,
+        transaction_id: &mut Vec<u8>,
+    ) {
+        let (scope_end, id_start, number) = match variant {
+            Some(variant) => {
+                let (scope_end, id_start) = variant.parts();
+                (scope_end, id_start, variant.group)
+            }
+            None => (None, "-", number),
+        };
+        let prefixed = if scope_end.is_some() { &mut *scope } else { &mut *transaction_id };
+        prefixed.extend_from_slice(b"load-");
+        prefixed.extend_from_slice(self.id.as_bytes());
+        scope.extend_from_slice(scope_end.unwrap_or("").as_bytes());
+        transaction_id.extend_from_slice(id_start.as_bytes());
+        decimal::write_integer(number.into(), DIGITS_OF_NUMBER, transaction_id);
+    }
+
+    pub(crate) fn write_customer(&self, customer: u32, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"load-");
         out.extend_from_slice(self.id.as_bytes());
         out.extend_from_slice(b"-c");
-        decimal::write_integer(facts.customer.into(), 6, out);
-        out.extend_from_slice(b"\",\"code\":\"");
-        let metric = &self.metrics[facts.metric];
-        out.extend_from_slice(metric.code.as_bytes());
-        out.extend_from_slice(b"\",\"timestamp\":\"");
-        write_timestamp(
-            if restamped { self.restamped_ms(number) } else { facts.timestamp_ms },
-            out,
-        );
-        out.push(b'"');
-        let quoted = facts.noise & 1 == 0;
-        if let (Some(value), None) = (facts.value, &metric.field) {
-            write_value("value", value, quoted, out);
-        }
-        out.extend_from_slice(b",\"properties\":{\"region\":\"");
-        out.extend_from_slice(REGIONS[index(facts.noise >> 32, REGIONS.len())].as_bytes());
-        out.extend_from_slice(b"\",\"endpoint\":\"/v1/completions\",\"model\":\"large-2026-10\",\"status\":200,\"client\":\"sdk-python/2.14.0\",\"duration_ms\":");
-        decimal::write_integer(below(facts.noise >> 20, 4_000).into(), 1, out);
-        if let (Some(value), Some(field)) = (facts.value, &metric.field) {
-            write_value(field, value, quoted, out);
-        }
-        out.extend_from_slice(b"}}");
+        decimal::write_integer(customer.into(), 6, out);
     }
 }
 
-/// Both spellings of a value are part of the API: a JSON number, and a string that holds one.
-fn write_value(name: &str, value: i128, quoted: bool, out: &mut Vec<u8>) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
-    let quote: &[u8] = if quoted { b"\"" } else { b"" };
-    out.extend_from_slice(quote);
-    decimal::write(value, out);
-    out.extend_from_slice(quote);
+fn exact_number(digits: &str) -> Option<u64> {
+    let exact =
+        digits.len() == DIGITS_OF_NUMBER && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if exact { digits.parse().ok() } else { None }
 }
 
 /// Whole numbers mostly; some with all 12 fraction digits, some credits, and one in a thousand so
@@ -198,22 +284,6 @@ fn lateness_ms(noise: u64) -> i64 {
     i64::from(below(noise >> 28, limit))
 }
 
-/// Appends RFC 3339 in UTC to the millisecond, such as `2026-11-21T12:00:00.000Z`.
-fn write_timestamp(milliseconds: i64, out: &mut Vec<u8>) {
-    let at = DateTime::from_timestamp_millis(milliseconds).expect("an instant of this century");
-    let mut part = |number: u32, width: usize, after: u8| {
-        decimal::write_integer(number.into(), width, out);
-        out.push(after);
-    };
-    part(at.year().unsigned_abs(), 4, b'-');
-    part(at.month(), 2, b'-');
-    part(at.day(), 2, b'T');
-    part(at.hour(), 2, b':');
-    part(at.minute(), 2, b':');
-    part(at.second(), 2, b'.');
-    part(at.nanosecond() / 1_000_000, 3, b'Z');
-}
-
 /// The finalizer of splitmix64: spreads any two numbers over all 64 bits.
 pub fn mix(number: u64) -> u64 {
     let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -222,11 +292,11 @@ pub fn mix(number: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-fn below(noise: u64, limit: u32) -> u32 {
+pub(crate) fn below(noise: u64, limit: u32) -> u32 {
     u32::try_from(noise % u64::from(limit.max(1))).expect("below a u32")
 }
 
-fn index(noise: u64, length: usize) -> usize {
+pub(crate) fn index(noise: u64, length: usize) -> usize {
     let length = u32::try_from(length).expect("a short list");
     usize::try_from(below(noise, length)).expect("an index of a short list")
 }
@@ -234,7 +304,7 @@ fn index(noise: u64, length: usize) -> usize {
 #[cfg(test)]
 pub(crate) fn example_run() -> Run {
     Run {
-        format: 1,
+        format: crate::ledger::FORMAT,
         id: "k3fq".to_owned(),
         seed: 7,
         started_at_ms: 1_795_262_400_000,
@@ -249,7 +319,8 @@ pub(crate) fn example_run() -> Run {
             },
             Metric { code: "credits".to_owned(), aggregation: Aggregation::Sum, field: None },
         ],
-        organization: String::new(),
+        organizations: vec![String::new()],
+        edge_cases: 0,
     }
 }
 
@@ -257,63 +328,37 @@ pub(crate) fn example_run() -> Run {
 mod tests {
     use super::*;
 
-    fn json(run: &Run, number: u64, restamped: bool) -> serde_json::Value {
-        let mut out = Vec::new();
-        run.write_json(number, restamped, &mut out);
-        serde_json::from_slice(&out).unwrap()
-    }
-
-    #[test]
-    fn the_json_says_the_facts() {
-        let run = example_run();
-        for number in (0..20_000).step_by(7) {
-            let facts = run.facts(number);
-            let event = json(&run, number, false);
-            assert_eq!(event["transaction_id"], run.transaction_id(number));
-            assert_eq!(event["external_customer_id"], run.customer_id(facts.customer));
-            assert_eq!(event["code"], run.metrics[facts.metric].code);
-            let at = DateTime::parse_from_rfc3339(event["timestamp"].as_str().unwrap()).unwrap();
-            assert_eq!(at.timestamp_millis(), facts.timestamp_ms);
-            let fields = [&event["value"], &event["properties"]["tokens"]];
-            let expected = [facts.value.is_some() && facts.metric == 2, facts.metric == 1];
-            assert_eq!(fields.map(|field| !field.is_null()), expected);
-            if let Some(text) = fields.into_iter().find_map(|field| field.as_str()) {
-                assert_eq!(decimal::parse(text), facts.value.map(Into::into));
-            }
-        }
-    }
-
-    #[test]
-    fn a_restamped_copy_differs_in_its_timestamp_only() {
-        let run = example_run();
-        let (mut first, mut copy) = (json(&run, 1_500, false), json(&run, 1_500, true));
-        assert_ne!(first["timestamp"], copy["timestamp"]);
-        first["timestamp"].take();
-        copy["timestamp"].take();
-        assert_eq!(first, copy);
+    fn id(number: u64) -> EventId {
+        EventId { organization: 0, number }
     }
 
     #[test]
     fn ids_are_read_back_and_those_of_other_runs_are_not() {
         let run = example_run();
-        assert_eq!(run.number_of(&run.transaction_id(1_234_567)), Some(1_234_567));
+        assert_eq!(run.name(id(1_234_567)), "load-k3fq-0001234567");
+        assert_eq!(run.find(0, "", "load-k3fq-0001234567"), Some(id(1_234_567)));
         assert_eq!(run.customer_of(&run.customer_id(9)), Some(9));
         for id in [
             "load-k3fq-1",
             "load-other-0000000001",
             "load-k3fq-000000000x",
             "load-k3fq-00000000001",
+            "load-k3fq-r-0000000001",
+            "load-k3fq-s-x-0000000300",
             "",
         ] {
-            assert_eq!(run.number_of(id), None, "{id}");
+            assert_eq!(run.find(0, "", id), None, "{id}");
         }
+        assert_eq!(run.find(0, "load-k3fq-s", "load-k3fq-0001234567"), None);
+        assert_eq!(run.find(0, "other", "load-k3fq-0001234567"), None);
+        assert_eq!(run.find(0, "load-k3fq-s", "x-0000000300"), None, "no such group was sent");
     }
 
     #[test]
     fn no_event_is_ahead_of_its_request_and_all_kinds_of_values_occur() {
         let run = example_run();
         let facts: Vec<Facts> =
-            (DRAIN_EVENTS..DRAIN_EVENTS + 20_000).map(|number| run.facts(number)).collect();
+            (DRAIN_EVENTS..DRAIN_EVENTS + 20_000).map(|number| run.facts(id(number))).collect();
         assert!(facts.iter().all(|facts| facts.timestamp_ms < run.started_at_ms + 1_000));
         assert!(facts.iter().all(|facts| facts.customer < run.customers));
         let values: Vec<i128> = facts.iter().filter_map(|facts| facts.value).collect();
@@ -327,8 +372,20 @@ mod tests {
     }
 
     #[test]
+    fn one_number_in_two_organizations_is_two_events() {
+        let organizations = vec!["a".to_owned(), "b".to_owned()];
+        let run = Run { organizations, ..example_run() };
+        let facts = |organization| run.facts(EventId { organization, number: 5_000 });
+        assert_ne!(facts(0), facts(1));
+        // 4,000 events of each of two organizations at 20,000 per second.
+        let sent = run.started_at_ms + 400;
+        assert!([0, 1].into_iter().all(|i| facts(i).timestamp_ms <= sent));
+    }
+
+    #[test]
     fn the_events_that_drain_have_a_customer_of_their_own() {
-        let run = example_run();
-        assert!((0..DRAIN_EVENTS).all(|number| run.facts(number).customer == run.customers));
+        let run = Run { edge_cases: 2_500, ..example_run() };
+        assert!((0..DRAIN_EVENTS).all(|number| run.facts(id(number)).customer == run.customers));
+        assert!((DRAIN_EVENTS..9_000).all(|n| run.facts(id(n)).customer < run.customers));
     }
 }

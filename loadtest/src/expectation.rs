@@ -1,6 +1,7 @@
 //! What the store should hold, according to the ledger.
 
-use crate::event::Run;
+use crate::bounds::Bounds;
+use crate::event::{EventId, Run};
 use crate::ledger::{self, Entry};
 use crate::plan::{RequestPlan, Slot};
 use anyhow::{Context, bail};
@@ -19,96 +20,127 @@ pub enum State {
     Unresolved,
 }
 
-/// How often a re-stamped copy of an event may be found among the conflicts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Copies {
-    pub min: u64,
-    pub max: u64,
-}
-
 /// The ledger's account of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expectation {
     pub run: Run,
-    /// By event number.
-    states: Vec<State>,
-    /// By event number.
-    pub restamped: BTreeMap<u64, Copies>,
+    /// By organization and event number.
+    states: Vec<Vec<State>>,
+    /// How often the changed copy of an event may be found among the conflicts.
+    pub changed: BTreeMap<EventId, Bounds>,
+    /// How many records the log may have got.
+    pub records: Bounds,
+    /// Events that had to be refused and were accepted.
+    pub invalid_accepted: Vec<EventId>,
+    /// Valid events that were refused.
+    pub refused: Vec<EventId>,
     pub counts: Counts,
 }
 
 /// Events by outcome; repeats are counted apart from events sent for the first time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counts {
-    /// Events of all requests, without retries.
+    /// Events of all requests, without retries: the sum of the next four.
     pub sent: u64,
     pub acked: u64,
+    /// Valid events that were refused.
     pub rejected: u64,
     pub unresolved: u64,
+    /// Events that had to be refused.
+    pub invalid: u64,
     /// Of `acked`: events sent for the first time. So many rows the store should have.
     pub acked_fresh: u64,
     /// Of `acked`: repeats with the same payload.
     pub acked_duplicates: u64,
-    /// Of `acked`: repeats with another timestamp.
-    pub acked_restamped: u64,
+    /// Of `acked`: repeats with another timestamp or value.
+    pub acked_changed: u64,
 }
 
 impl Expectation {
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let mut requests: HashMap<u64, Request> = HashMap::new();
         let run = ledger::read(path, |entry| apply(&mut requests, entry))?;
-        let mut expectation =
-            Self { run, states: Vec::new(), restamped: BTreeMap::new(), counts: Counts::default() };
+        let mut expectation = Self {
+            states: vec![Vec::new(); run.organizations.len()],
+            run,
+            changed: BTreeMap::new(),
+            records: Bounds::default(),
+            invalid_accepted: Vec::new(),
+            refused: Vec::new(),
+            counts: Counts::default(),
+        };
         for request in requests.values() {
             expectation.add(request)?;
         }
         Ok(expectation)
     }
 
-    pub fn state(&self, number: u64) -> State {
-        usize::try_from(number)
+    pub fn state(&self, id: EventId) -> State {
+        let states = self.states.get(usize::from(id.organization));
+        usize::try_from(id.number)
             .ok()
-            .and_then(|i| self.states.get(i))
+            .and_then(|i| states?.get(i))
             .copied()
             .unwrap_or(State::NotSent)
     }
 
-    /// Numbers and states of all events that were sent, ascending.
-    pub fn events(&self) -> impl Iterator<Item = (u64, State)> + '_ {
-        (0..).zip(self.states.iter().copied()).filter(|(_, state)| *state != State::NotSent)
+    /// All events that were sent, with their states, ascending.
+    pub fn events(&self) -> impl Iterator<Item = (EventId, State)> + '_ {
+        let organizations = (0..).zip(&self.states);
+        organizations.flat_map(|(organization, states)| {
+            let id = move |number| EventId { organization, number };
+            let events = (0..).map(id).zip(states.iter().copied());
+            events.filter(|(_, state)| *state != State::NotSent)
+        })
     }
 
-    /// One past the highest event number.
-    pub fn numbers(&self) -> usize {
-        self.states.len()
+    /// One past the highest event number of each organization.
+    pub fn numbers(&self) -> impl Iterator<Item = usize> + '_ {
+        self.states.iter().map(Vec::len)
     }
 
     fn add(&mut self, request: &Request) -> anyhow::Result<()> {
         for (position, slot) in (0..).zip(request.plan.slots()) {
-            let state = request.state(position);
+            let (state, records) = request.state(position);
             self.counts.add(slot, state);
+            if !matches!(slot, Slot::Invalid(_)) {
+                self.records = self.records.plus(records);
+            }
             match slot {
-                Slot::Fresh(number) => self.set(number, state)?,
+                Slot::Fresh(id) => {
+                    self.set(id, state)?;
+                    if state == State::Rejected {
+                        self.refused.push(id);
+                    }
+                }
                 Slot::Duplicate(_) => {}
-                Slot::Restamped(number) => {
-                    let copies = self.restamped.entry(number).or_default();
-                    copies.min += u64::from(state == State::Acked);
-                    copies.max += if state == State::Rejected { 0 } else { request.attempts };
+                Slot::Changed(id) => {
+                    let copies = self.changed.entry(id).or_default();
+                    *copies = copies.plus(records);
+                }
+                Slot::Invalid(id) => {
+                    if state == State::Acked {
+                        self.invalid_accepted.push(id);
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    fn set(&mut self, number: u64, state: State) -> anyhow::Result<()> {
-        let index = usize::try_from(number)?;
-        if index >= self.states.len() {
-            self.states.resize(index + 1, State::NotSent);
+    fn set(&mut self, id: EventId, state: State) -> anyhow::Result<()> {
+        let states = self
+            .states
+            .get_mut(usize::from(id.organization))
+            .with_context(|| format!("the run has no organization {}", id.organization))?;
+        let index = usize::try_from(id.number)?;
+        if index >= states.len() {
+            states.resize(index + 1, State::NotSent);
         }
-        if self.states[index] != State::NotSent {
-            bail!("event {number} is sent for the first time twice");
+        if states[index] != State::NotSent {
+            bail!("event {} is sent for the first time twice", id.number);
         }
-        self.states[index] = state;
+        states[index] = state;
         Ok(())
     }
 }
@@ -116,13 +148,17 @@ impl Expectation {
 impl Counts {
     fn add(&mut self, slot: Slot, state: State) {
         self.sent += 1;
+        if matches!(slot, Slot::Invalid(_)) {
+            self.invalid += 1;
+            return;
+        }
         match state {
             State::Acked => {
                 self.acked += 1;
                 match slot {
                     Slot::Fresh(_) => self.acked_fresh += 1,
                     Slot::Duplicate(_) => self.acked_duplicates += 1,
-                    Slot::Restamped(_) => self.acked_restamped += 1,
+                    Slot::Changed(_) | Slot::Invalid(_) => self.acked_changed += 1,
                 }
             }
             State::Rejected => self.rejected += 1,
@@ -146,18 +182,19 @@ enum Outcome {
 }
 
 impl Request {
-    fn state(&self, position: u64) -> State {
+    /// What is known of the event at a position, and how many records of it the log may hold.
+    fn state(&self, position: u64) -> (State, Bounds) {
         let refused = match &self.outcome {
-            None => return State::Unresolved,
+            None => return (State::Unresolved, Bounds { min: 0, max: self.attempts }),
             Some(Outcome::Acked) => false,
             Some(Outcome::Rejected(None)) => true,
             Some(Outcome::Rejected(Some(slots))) => slots.contains(&position),
         };
         match (refused, self.attempts) {
-            (false, _) => State::Acked,
-            (true, 1) => State::Rejected,
+            (false, attempts) => (State::Acked, Bounds { min: 1, max: attempts }),
+            (true, 1) => (State::Rejected, Bounds::default()),
             // An earlier attempt, whose answer is not known, may have been accepted.
-            (true, _) => State::Unresolved,
+            (true, attempts) => (State::Unresolved, Bounds { min: 0, max: attempts - 1 }),
         }
     }
 }
@@ -194,15 +231,21 @@ pub(crate) mod tests {
     use crate::event::example_run;
     use crate::ledger::Ledger;
 
+    fn id(number: u64) -> EventId {
+        EventId { organization: 0, number }
+    }
+
     /// Two accepted requests, one refused, one refused after an unknown outcome, one unknown.
     pub(crate) fn example() -> Expectation {
         let directory = tempfile::tempdir().unwrap();
         let mut ledger = Ledger::create(directory.path(), &example_run()).unwrap();
-        let plan = |number: u64, duplicates: &[u64], restamped: &[u64]| RequestPlan {
+        let plan = |number: u64, duplicates: &[u64], changed: &[u64]| RequestPlan {
             number,
+            organization: 0,
             fresh: 1_000 + number * 10..1_010 + number * 10,
             duplicates: duplicates.to_vec(),
-            restamped: restamped.to_vec(),
+            changed: changed.to_vec(),
+            invalid: 0..0,
         };
         ledger.sent(&plan(0, &[], &[])).unwrap();
         ledger.acked(0).unwrap();
@@ -223,8 +266,8 @@ pub(crate) mod tests {
     #[test]
     fn events_have_the_state_of_their_request() {
         let expectation = example();
-        let states =
-            [999, 1_000, 1_010, 1_020, 1_030, 1_040, 1_050].map(|number| expectation.state(number));
+        let states = [999, 1_000, 1_010, 1_020, 1_030, 1_040, 1_050]
+            .map(|number| expectation.state(id(number)));
         let expected = [
             State::NotSent,
             State::Acked,
@@ -241,33 +284,68 @@ pub(crate) mod tests {
     #[test]
     fn copies_that_lie_are_counted_from_acked_to_attempted() {
         let expectation = example();
-        let copies = |number| expectation.restamped.get(&number).copied();
+        let copies = |number| expectation.changed.get(&id(number)).copied();
         assert_eq!(
             copies(1_002),
-            Some(Copies { min: 1, max: 3 }),
+            Some(Bounds { min: 1, max: 3 }),
             "accepted at the second attempt, and never answered"
         );
         assert_eq!(
             copies(1_003),
-            Some(Copies { min: 0, max: 2 }),
+            Some(Bounds { min: 0, max: 1 }),
             "refused after an unknown attempt"
         );
-        assert_eq!(copies(1_004), Some(Copies { min: 0, max: 0 }));
+        assert_eq!(copies(1_004), Some(Bounds { min: 0, max: 0 }));
     }
 
     #[test]
     fn counts_add_up() {
         let counts = example().counts;
         assert_eq!(counts.sent, 55);
-        assert_eq!(counts.sent, counts.acked + counts.rejected + counts.unresolved);
+        assert_eq!(
+            counts.sent,
+            counts.acked + counts.rejected + counts.unresolved + counts.invalid
+        );
         assert_eq!(
             counts.acked,
-            counts.acked_fresh + counts.acked_duplicates + counts.acked_restamped
+            counts.acked_fresh + counts.acked_duplicates + counts.acked_changed
         );
-        assert_eq!(
-            (counts.acked_fresh, counts.acked_duplicates, counts.acked_restamped),
-            (20, 1, 1)
-        );
+        assert_eq!((counts.acked_fresh, counts.acked_duplicates, counts.acked_changed), (20, 1, 1));
+    }
+
+    #[test]
+    fn the_log_gets_a_record_per_accepted_event_and_perhaps_one_per_unanswered_attempt() {
+        // 10 of the first request; 13 of the second, of which 12 were accepted, twice at most and once;
+        // none of the third; 10 of the fourth once, and 11 of the last once.
+        assert_eq!(example().records, Bounds { min: 22, max: 10 + 12 * 2 + 1 + 10 + 11 });
+    }
+
+    #[test]
+    fn invalid_events_are_no_rows_and_must_not_be_accepted() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::create(directory.path(), &example_run()).unwrap();
+        let plan = |number: u64| RequestPlan {
+            number,
+            organization: 0,
+            fresh: 1_000 + number..1_001 + number,
+            duplicates: vec![],
+            changed: vec![],
+            invalid: number..number + 1,
+        };
+        ledger.sent(&plan(0)).unwrap();
+        ledger.rejected(0, Some(&[1])).unwrap();
+        ledger.sent(&plan(1)).unwrap();
+        ledger.unknown(1, "timeout").unwrap();
+        ledger.retried(1).unwrap();
+        ledger.rejected(1, Some(&[1])).unwrap();
+        ledger.sent(&plan(2)).unwrap();
+        ledger.acked(2).unwrap();
+        let expectation = Expectation::read(ledger.path()).unwrap();
+        assert_eq!(expectation.invalid_accepted, [id(2)]);
+        assert!(expectation.refused.is_empty());
+        assert_eq!(expectation.records, Bounds { min: 3, max: 4 });
+        let Counts { sent, acked, invalid, unresolved, .. } = expectation.counts;
+        assert_eq!((sent, acked, invalid, unresolved), (6, 3, 3, 0));
     }
 
     #[test]

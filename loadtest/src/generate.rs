@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// Requests that start later than this are counted as late: no connection was free.
 const LATE: Duration = Duration::from_millis(10);
@@ -99,7 +99,11 @@ async fn work(traffic: Shared, open_loop: Rc<OpenLoop>, mut sender: Sender) -> a
             traffic.begin(&plan)?;
             plan
         };
-        sender.attempt(&traffic, Pending { plan, due }).await?;
+        let wait = sender.attempt(&traffic, Pending { plan, due, tried: due }).await?;
+        if !wait.is_zero() {
+            // What is due meanwhile starts late, which its latency includes.
+            sleep(wait).await;
+        }
     }
     Ok(())
 }

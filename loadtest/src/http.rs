@@ -91,6 +91,15 @@ fn percent_decoded(text: &str) -> anyhow::Result<String> {
     String::from_utf8(bytes).context("the user name or password of the URL is not UTF-8")
 }
 
+/// An answer that was read whole.
+#[derive(Debug)]
+pub struct Answered {
+    pub status: u16,
+    /// Of the header, if it is a number of seconds.
+    pub retry_after: Option<Duration>,
+    pub body: Bytes,
+}
+
 /// A connection that is opened when needed and kept while it works.
 #[derive(Debug)]
 pub struct Client {
@@ -130,18 +139,17 @@ impl Client {
     }
 
     /// [`Client::send`], and reads the answer whole.
-    pub async fn exchange(
-        &mut self,
-        request: Request<Full<Bytes>>,
-    ) -> anyhow::Result<(u16, Bytes)> {
+    pub async fn exchange(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<Answered> {
         let response = self.send(request).await?;
         let sender = self.sender.take();
         let status = response.status().as_u16();
+        let retry_after = response.headers().get("retry-after");
+        let retry_after = retry_after.and_then(|text| text.to_str().ok()?.parse().ok());
         let body =
             http_body_util::Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
         let body = body.map_err(|error| anyhow!(error).context("reading the answer"))?.to_bytes();
         self.sender = sender;
-        Ok((status, body))
+        Ok(Answered { status, retry_after: retry_after.map(Duration::from_secs), body })
     }
 }
 

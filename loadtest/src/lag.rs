@@ -1,14 +1,14 @@
 //! How long after its ack an event is visible to SQL, sampled during the run.
 
-use crate::clickhouse::ClickHouse;
-use crate::event::Run;
+use crate::clickhouse::{ClickHouse, columns};
+use crate::event::{EventId, Run};
 use crate::traffic::Shared;
 use hdrhistogram::Histogram;
 use std::collections::VecDeque;
 use std::fmt::Write;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 /// How often ClickHouse is asked, which is also the error of a sample.
 const POLL_EVERY: Duration = Duration::from_millis(250);
@@ -16,6 +16,8 @@ const POLL_EVERY: Duration = Duration::from_millis(250);
 const MARK_EVERY: Duration = Duration::from_millis(500);
 /// How many markers one query asks for; older ones come first.
 const MARKERS_PER_QUERY: usize = 64;
+/// A query that takes longer is given up: ClickHouse is paused or away.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 const LAG_MAX_MS: u64 = 3_600_000;
 
 /// The samples of a run.
@@ -24,7 +26,7 @@ pub struct Lag {
     /// Milliseconds from ack to visible, rounded up by at most the polling interval.
     pub samples: Histogram<u64>,
     /// Markers that are not visible yet.
-    pub waiting: VecDeque<(u64, Instant)>,
+    pub waiting: VecDeque<(EventId, Instant)>,
     pub failed_queries: u64,
 }
 
@@ -34,32 +36,27 @@ pub async fn sample(traffic: Shared, mut clickhouse: ClickHouse, lag: Rc<std::ce
     let mut polls = interval(POLL_EVERY);
     // A slow query must not be followed by a burst of them.
     polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut marked: Option<(u64, Instant)> = None;
+    let mut marked: Option<(EventId, Instant)> = None;
     loop {
         polls.tick().await;
         let newest = traffic.borrow().newest_acked;
-        let fresh = newest.filter(|(number, at)| {
-            marked.is_none_or(|(last, last_at)| last != *number && *at >= last_at + MARK_EVERY)
+        let fresh = newest.filter(|(id, at)| {
+            marked.is_none_or(|(last, last_at)| last != *id && *at >= last_at + MARK_EVERY)
         });
         if let Some(marker) = fresh {
             lag.borrow_mut().waiting.push_back(marker);
             marked = Some(marker);
         }
-        let asked: Vec<u64> = lag
-            .borrow()
-            .waiting
-            .iter()
-            .take(MARKERS_PER_QUERY)
-            .map(|(number, _)| *number)
-            .collect();
+        let asked: Vec<EventId> =
+            lag.borrow().waiting.iter().take(MARKERS_PER_QUERY).map(|(id, _)| *id).collect();
         if asked.is_empty() {
             continue;
         }
-        let visible = visible(&mut clickhouse, &run, &asked).await;
+        let visible = timeout(QUERY_TIMEOUT, visible(&mut clickhouse, &run, &asked)).await;
         let now = Instant::now();
         match visible {
-            Ok(visible) => lag.borrow_mut().seen(&visible, now),
-            Err(_) => lag.borrow_mut().failed_queries += 1,
+            Ok(Ok(visible)) => lag.borrow_mut().seen(&visible, now),
+            Ok(Err(_)) | Err(_) => lag.borrow_mut().failed_queries += 1,
         }
     }
 }
@@ -73,10 +70,10 @@ impl Lag {
         })
     }
 
-    fn seen(&mut self, visible: &[u64], now: Instant) {
+    fn seen(&mut self, visible: &[EventId], now: Instant) {
         let samples = &mut self.samples;
-        self.waiting.retain(|(number, acked)| {
-            let seen = visible.contains(number);
+        self.waiting.retain(|(id, acked)| {
+            let seen = visible.contains(id);
             if seen {
                 let lag = now.saturating_duration_since(*acked).as_millis();
                 samples.saturating_record(u64::try_from(lag).unwrap_or(u64::MAX).max(1));
@@ -89,14 +86,15 @@ impl Lag {
 async fn visible(
     clickhouse: &mut ClickHouse,
     run: &Run,
-    numbers: &[u64],
-) -> anyhow::Result<Vec<u64>> {
+    asked: &[EventId],
+) -> anyhow::Result<Vec<EventId>> {
     let mut markers = String::from("[");
-    for (i, number) in numbers.iter().enumerate() {
-        let facts = run.facts(*number);
+    for (i, id) in asked.iter().enumerate() {
+        let facts = run.facts(*id);
         let (code, customer) = (&run.metrics[facts.metric].code, run.customer_id(facts.customer));
         let separator = if i == 0 { "" } else { "," };
-        write!(markers, "{separator}('{code}','{customer}','{}')", run.transaction_id(*number))?;
+        let (_, transaction_id) = run.identity(*id);
+        write!(markers, "{separator}('{code}','{customer}','{transaction_id}')")?;
     }
     markers.push(']');
     let mut visible = Vec::new();
@@ -105,7 +103,10 @@ async fn visible(
             include_str!("../queries/select_visible_markers.sql"),
             &[("markers", &markers)],
             |row| {
-                visible.extend(run.number_of(row));
+                let [organization, scope, transaction_id] = columns(row)?;
+                let mut names = (0..).zip(&run.organizations);
+                let organization = names.find(|(_, name)| name.is_empty() || *name == organization);
+                visible.extend(organization.and_then(|(i, _)| run.find(i, scope, transaction_id)));
                 Ok(())
             },
         )
@@ -117,15 +118,19 @@ async fn visible(
 mod tests {
     use super::*;
 
+    fn id(number: u64) -> EventId {
+        EventId { organization: 0, number }
+    }
+
     #[test]
     fn a_marker_is_sampled_once_when_it_is_seen() {
         let now = Instant::now();
         let mut lag = Lag::new().unwrap();
-        lag.waiting.extend([(1, now), (2, now + Duration::from_millis(500))]);
-        lag.seen(&[1], now + Duration::from_millis(900));
-        lag.seen(&[1], now + Duration::from_millis(1_000));
+        lag.waiting.extend([(id(1), now), (id(2), now + Duration::from_millis(500))]);
+        lag.seen(&[id(1)], now + Duration::from_millis(900));
+        lag.seen(&[id(1)], now + Duration::from_millis(1_000));
         assert_eq!((lag.samples.len(), lag.waiting.len()), (1, 1));
-        lag.seen(&[2], now + Duration::from_secs(3));
+        lag.seen(&[id(2)], now + Duration::from_secs(3));
         assert_eq!((lag.samples.len(), lag.waiting.len()), (2, 0));
         assert_eq!((lag.samples.min(), lag.samples.value_at_quantile(1.0) / 10), (900, 250));
     }

@@ -1,7 +1,7 @@
 //! The ledger file: what was sent and what was answered, each line written before the next step.
 //!
 //! The first line is the [`Run`] as JSON; then one line per fact, appended and never changed:
-//! `SENT 17 fresh=1700+97 duplicates=12,44 restamped=3`, `RETRIED 17`, `ACKED 17`,
+//! `SENT 17 organization=0 fresh=1700+97 duplicates=12,44 changed=3 invalid=5+1`, `RETRIED 17`, `ACKED 17`,
 //! `REJECTED 17 all`, `REJECTED 17 slots=3,5` (the others were accepted), `UNKNOWN 17 status-503`.
 
 use crate::event::Run;
@@ -10,10 +10,11 @@ use anyhow::{Context, bail};
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// The version of the format that is written and read.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// The writing end. A line is with the operating system before the call returns, so that killing the
 /// generator loses none; [`Ledger::sync`] makes them outlast the machine.
@@ -47,10 +48,14 @@ impl Ledger {
 
     /// To be called before the first byte of the request is sent.
     pub fn sent(&mut self, plan: &RequestPlan) -> anyhow::Result<()> {
-        let RequestPlan { number, fresh, duplicates, restamped } = plan;
-        write!(self.line, "SENT {number} fresh={}+{}", fresh.start, fresh.end - fresh.start)?;
+        let RequestPlan { number, organization, fresh, duplicates, changed, invalid } = plan;
+        write!(self.line, "SENT {number} organization={organization}")?;
+        write!(self.line, " fresh={}+{}", fresh.start, fresh.end - fresh.start)?;
         write_numbers(&mut self.line, " duplicates=", duplicates)?;
-        write_numbers(&mut self.line, " restamped=", restamped)?;
+        write_numbers(&mut self.line, " changed=", changed)?;
+        if !invalid.is_empty() {
+            write!(self.line, " invalid={}+{}", invalid.start, invalid.end - invalid.start)?;
+        }
         self.write()
     }
 
@@ -152,21 +157,31 @@ fn parse(line: &str) -> Option<Entry> {
 }
 
 fn sent(number: u64, rest: &str) -> Option<RequestPlan> {
-    let mut plan =
-        RequestPlan { number, fresh: 0..0, duplicates: Vec::new(), restamped: Vec::new() };
+    let mut plan = RequestPlan {
+        number,
+        organization: 0,
+        fresh: 0..0,
+        duplicates: Vec::new(),
+        changed: Vec::new(),
+        invalid: 0..0,
+    };
     for part in rest.split(' ') {
         match part.split_once('=')? {
-            ("fresh", text) => {
-                let (start, count) = text.split_once('+')?;
-                let start: u64 = start.parse().ok()?;
-                plan.fresh = start..start.checked_add(count.parse().ok()?)?;
-            }
+            ("organization", text) => plan.organization = text.parse().ok()?,
+            ("fresh", text) => plan.fresh = range(text)?,
             ("duplicates", text) => plan.duplicates = numbers(text)?,
-            ("restamped", text) => plan.restamped = numbers(text)?,
+            ("changed", text) => plan.changed = numbers(text)?,
+            ("invalid", text) => plan.invalid = range(text)?,
             _ => return None,
         }
     }
     Some(plan)
+}
+
+fn range(text: &str) -> Option<Range<u64>> {
+    let (start, count) = text.split_once('+')?;
+    let start: u64 = start.parse().ok()?;
+    Some(start..start.checked_add(count.parse().ok()?)?)
 }
 
 fn numbers(text: &str) -> Option<Vec<u64>> {
@@ -181,9 +196,11 @@ mod tests {
     fn plan() -> RequestPlan {
         RequestPlan {
             number: 17,
+            organization: 1,
             fresh: 1_700..1_797,
             duplicates: vec![12, 44],
-            restamped: vec![3],
+            changed: vec![3],
+            invalid: 5..6,
         }
     }
 
@@ -191,7 +208,8 @@ mod tests {
     fn what_is_written_is_read_back_in_order() {
         let directory = tempfile::tempdir().unwrap();
         let mut ledger = Ledger::create(directory.path(), &example_run()).unwrap();
-        let fresh_only = RequestPlan { duplicates: Vec::new(), restamped: Vec::new(), ..plan() };
+        let fresh_only =
+            RequestPlan { duplicates: Vec::new(), changed: Vec::new(), invalid: 0..0, ..plan() };
         ledger.sent(&plan()).unwrap();
         ledger.unknown(17, "status 503\nACKED 17").unwrap();
         ledger.retried(17).unwrap();

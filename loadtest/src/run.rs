@@ -1,30 +1,33 @@
 //! One run from beginning to end.
 
-use crate::args::{Args, NamedProcess};
+use crate::args::{Args, CheckArgs, JudgeArgs, NamedProcess, OrganizationKey};
 use crate::clickhouse::ClickHouse;
 use crate::event::Run;
 use crate::expectation::Expectation;
 use crate::generate::{Punctuality, generate};
 use crate::http::Endpoint;
+use crate::judge::judge;
 use crate::lag::{self, Lag};
 use crate::ledger::{FORMAT, Ledger};
-use crate::plan::{Planner, RequestPlan};
+use crate::plan::{Planner, RequestPlan, Shares};
 use crate::processes::{Processes, Usage};
 use crate::progress::Progress;
 use crate::report::{Quantiles, Report};
-use crate::resolve::resolve;
+use crate::resolve::{alongside, resolve};
 use crate::schedule::Schedule;
-use crate::settle;
+use crate::settle::settle;
 use crate::traffic::{Pending, Sender, Shared, Traffic};
-use crate::verdict::{Problem, Verdict};
+use crate::verdict::Problem;
 use anyhow::{Context, bail};
 use service_kit::clock::{Clock, SystemClock};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep};
 
+/// One invalid event is sent for so many edge cases.
+const INVALID_PART: u32 = 4;
 /// How long the first request may take to be accepted.
 const FIRST_REQUEST_LIMIT: Duration = Duration::from_secs(15);
 const SAMPLE_EVERY: Duration = Duration::from_millis(500);
@@ -38,51 +41,55 @@ const LAST_SAMPLES_LIMIT: Duration = Duration::from_secs(2);
 /// the ledger can't be written.
 pub async fn run(args: &Args) -> anyhow::Result<Report> {
     let schedule = Schedule::new(args.rate, args.events_per_request, args.duration);
-    let traffic = begin(args)?;
-    let senders = senders(args)?;
-    let senders = send_first(&traffic, senders).await?;
+    let keys = args.credentials();
+    let traffic = begin(args, &keys)?;
+    let senders = send_first(&traffic, senders(args, &keys)?).await?;
     let watch = Watch::start(args, &traffic, schedule)?;
 
-    let punctuality = generate(&traffic, schedule, senders, args.overtime).await?;
+    let punctuality = send_load(args, &traffic, schedule, senders, &keys).await?;
     let acked_under_load = traffic.borrow().tally.acked;
     traffic.borrow().ledger.sync()?;
 
     watch.say("waiting for the outcome of every request");
     let deadline = Instant::now() + args.resolve_within;
-    let senders = resolve(&traffic, self::senders(args)?, deadline).await?;
+    let senders = resolve(&traffic, self::senders(args, &keys)?, deadline).await?;
+    traffic.borrow_mut().silence.end(Instant::now());
     send_last(&traffic, senders, deadline).await?;
     traffic.borrow().ledger.sync()?;
 
     let last_ack = Instant::now();
     let expectation = Expectation::read(traffic.borrow().ledger.path())?;
-    let mut clickhouse = clickhouse(args)?;
+    let mut clickhouse = clickhouse(&args.judge)?;
     watch.say("waiting for the store to show everything");
-    let deadline = last_ack + args.catch_up_within;
-    if settle::drain_was_acked(&expectation) {
-        settle::drained(&mut clickhouse, &expectation.run, deadline).await;
-    }
+    let settled = settle(&mut clickhouse, &expectation, args.judge.catch_up_within).await;
+    let caught_up = last_ack.elapsed();
     let processes = watch.stop_sampling().await;
-    let caught_up = settle::caught_up(&mut clickhouse, &expectation, deadline).await;
-    let caught_up_ms =
-        if caught_up { Some(u64::try_from(last_ack.elapsed().as_millis())?) } else { None };
 
     watch.say("comparing the store with the ledger");
-    let verdict = settle::judge(&mut clickhouse, &expectation).await?;
-    let report = report(args, &traffic.borrow(), &expectation, verdict);
-    let report = Report {
-        caught_up_ms,
-        processes,
-        ..with_load(report, acked_under_load, punctuality, &watch.lag.borrow())
-    };
+    let verdict = judge(&mut clickhouse, &expectation, &args.judge, settled).await?;
     watch.progress.borrow().finish();
-    if let Some(path) = &args.json {
-        std::fs::write(path, serde_json::to_vec_pretty(&report)?)
-            .with_context(|| format!("writing {}", path.display()))?;
-    }
-    Ok(report)
+    let report = Report::new(&expectation, &args.judge, verdict).caught_up(settled, caught_up);
+    let report = with_traffic(report, args, &traffic.borrow());
+    let report = with_load(report, acked_under_load, punctuality, &watch.lag.borrow());
+    Ok(Report { processes, ..report })
 }
 
-fn begin(args: &Args) -> anyhow::Result<Shared> {
+/// Judges an earlier run by its ledger.
+///
+/// # Errors
+/// When the ledger or the store can't be read.
+pub async fn check(args: &CheckArgs) -> anyhow::Result<Report> {
+    let began = Instant::now();
+    let expectation = Expectation::read(&args.ledger)?;
+    let mut clickhouse = clickhouse(&args.judge)?;
+    let settled = settle(&mut clickhouse, &expectation, args.judge.catch_up_within).await;
+    let caught_up = began.elapsed();
+    let verdict = judge(&mut clickhouse, &expectation, &args.judge, settled).await?;
+    let report = Report::new(&expectation, &args.judge, verdict).caught_up(settled, caught_up);
+    Ok(Report { ledger: args.ledger.display().to_string(), ..report })
+}
+
+fn begin(args: &Args, keys: &[OrganizationKey]) -> anyhow::Result<Shared> {
     let now = SystemClock.now();
     let run = Rc::new(Run {
         format: FORMAT,
@@ -93,38 +100,69 @@ fn begin(args: &Args) -> anyhow::Result<Shared> {
         rate: args.rate,
         customers: args.customers,
         metrics: args.codes.clone(),
-        organization: args.organization.clone(),
+        organizations: keys.iter().map(|key| key.organization.clone()).collect(),
+        edge_cases: args.edge_cases,
     });
-    let planner = Planner::new(args.seed, args.events_per_request, args.duplicates, args.restamped);
+    let shares = Shares {
+        duplicates: args.duplicates,
+        changed: args.changed,
+        invalid: args.edge_cases / INVALID_PART,
+    };
+    let planner = Planner::new(args.seed, keys.len(), args.events_per_request, shares);
     let ledger = Ledger::create(&args.ledger_dir, &run)?;
     Ok(Rc::new(RefCell::new(Traffic::new(run, planner, ledger)?)))
 }
 
-fn senders(args: &Args) -> anyhow::Result<Vec<Sender>> {
-    let endpoint = Endpoint::parse(&args.url).context("--url")?;
-    (0..args.connections)
-        .map(|_| Sender::new(endpoint.clone(), &args.api_key, args.request_timeout))
-        .collect()
+/// One sender per connection; the APIs take turns.
+fn senders(args: &Args, keys: &[OrganizationKey]) -> anyhow::Result<Vec<Sender>> {
+    let endpoints = args.url.iter().map(|url| Endpoint::parse(url).context("--url"));
+    let endpoints = endpoints.collect::<anyhow::Result<Vec<_>>>()?;
+    let connections = usize::from(args.connections);
+    let endpoints = endpoints.iter().cycle().take(connections);
+    endpoints.map(|endpoint| Sender::new(endpoint.clone(), keys, args.request_timeout)).collect()
 }
 
-fn clickhouse(args: &Args) -> anyhow::Result<ClickHouse> {
+fn clickhouse(args: &JudgeArgs) -> anyhow::Result<ClickHouse> {
     let endpoint = Endpoint::parse(&args.clickhouse_url).context("--clickhouse-url")?;
     Ok(ClickHouse::new(endpoint, args.clickhouse_user.clone(), args.clickhouse_password.clone()))
 }
 
-/// One event, so that a wrong key or address is an error at once and not a minute of refusals.
+/// One event per organization, so that a wrong key or address is an error at once and not a minute of
+/// refusals.
 async fn send_first(traffic: &Shared, mut senders: Vec<Sender>) -> anyhow::Result<Vec<Sender>> {
-    let plan = traffic.borrow_mut().planner.plan_fresh(1);
-    let first = senders.first_mut().context("there is at least one connection")?;
-    send(traffic, first, plan).await?;
+    let organizations = traffic.borrow().run.organizations.len();
+    for organization in (0..).take(organizations) {
+        let plan = traffic.borrow_mut().planner.plan_fresh(organization, 1);
+        let first = senders.first_mut().context("there is at least one connection")?;
+        send(traffic, first, plan).await?;
+    }
     let senders = resolve(traffic, senders, Instant::now() + FIRST_REQUEST_LIMIT).await?;
     let mut traffic = traffic.borrow_mut();
-    if traffic.tally.acked == 1 {
+    if traffic.tally.acked == u64::try_from(organizations)? {
         traffic.latency.reset();
         return Ok(senders);
     }
     let reason = traffic.rejection_codes.keys().next().or(traffic.last_unknown.as_ref()).cloned();
     bail!("the API does not accept events: {}", reason.unwrap_or_default());
+}
+
+/// The load, with one more connection for what has to be sent again meanwhile.
+async fn send_load(
+    args: &Args,
+    traffic: &Shared,
+    schedule: Schedule,
+    senders: Vec<Sender>,
+    keys: &[OrganizationKey],
+) -> anyhow::Result<Punctuality> {
+    let retrier = self::senders(args, keys)?.pop().context("there is at least one connection")?;
+    let over = Rc::new(Cell::new(false));
+    let retries = alongside(Rc::clone(traffic), retrier, Rc::clone(&over));
+    let retries = tokio::task::spawn_local(retries);
+    traffic.borrow_mut().silence.start(Instant::now());
+    let punctuality = generate(traffic, schedule, senders, args.overtime).await?;
+    over.set(true);
+    retries.await??;
+    Ok(punctuality)
 }
 
 /// The events that show when everything before them has been consumed; only once all else is settled.
@@ -147,7 +185,9 @@ async fn send_last(
 
 async fn send(traffic: &Shared, sender: &mut Sender, plan: RequestPlan) -> anyhow::Result<()> {
     traffic.borrow_mut().begin(&plan)?;
-    sender.attempt(traffic, Pending { plan, due: Instant::now() }).await
+    let now = Instant::now();
+    sender.attempt(traffic, Pending { plan, due: now, tried: now }).await?;
+    Ok(())
 }
 
 /// What is observed beside the load.
@@ -166,7 +206,7 @@ impl Watch {
         let processes = Rc::new(RefCell::new(processes));
         let progress = Progress::new(schedule.requests() * args.events_per_request)?;
         let progress = Rc::new(RefCell::new(progress));
-        let sampling = lag::sample(Rc::clone(traffic), clickhouse(args)?, Rc::clone(&lag));
+        let sampling = lag::sample(Rc::clone(traffic), clickhouse(&args.judge)?, Rc::clone(&lag));
         let showing =
             show(Rc::clone(traffic), Rc::clone(&lag), Rc::clone(&processes), Rc::clone(&progress));
         let tasks = vec![tokio::task::spawn_local(sampling), tokio::task::spawn_local(showing)];
@@ -206,27 +246,22 @@ async fn show(
     }
 }
 
-fn report(
-    args: &Args,
-    traffic: &Traffic,
-    expectation: &Expectation,
-    mut verdict: Verdict,
-) -> Report {
+fn with_traffic(mut report: Report, args: &Args, traffic: &Traffic) -> Report {
     for i in 0..traffic.broken_answers {
         let example = usize::try_from(i).ok().and_then(|i| traffic.broken_examples.get(i));
-        verdict.add(Problem::WrongAnswer, || example.cloned().unwrap_or_default());
+        report.verdict.add(Problem::WrongAnswer, || example.cloned().unwrap_or_default());
     }
+    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     Report {
-        run: traffic.run.id.clone(),
         ledger: traffic.ledger.path().display().to_string(),
         target_rate: args.rate,
         events_per_request: args.events_per_request,
-        counts: expectation.counts,
         unknown_attempts: traffic.tally.unknown_attempts,
         rejection_codes: traffic.rejection_codes.clone(),
         ack_latency_us: Quantiles::of(&traffic.latency),
-        verdict,
-        ..Report::default()
+        longest_without_ack_ms: milliseconds(traffic.silence.longest),
+        longest_without_ack_began_ms: milliseconds(traffic.silence.began),
+        ..report
     }
 }
 
@@ -240,6 +275,7 @@ fn with_load(report: Report, acked: u64, punctuality: Punctuality, lag: &Lag) ->
         never_started_requests: punctuality.never_started,
         queryable_lag_ms: Quantiles::of(&lag.samples),
         never_visible: u64::try_from(lag.waiting.len()).unwrap_or(u64::MAX),
+        failed_lag_queries: lag.failed_queries,
         ..report
     }
 }

@@ -1,46 +1,76 @@
-//! After the run: waits until the store has caught up, then asks it everything.
+//! After the load: waits until the store has caught up.
 
-use crate::clickhouse::{ClickHouse, columns, nullable};
-use crate::event::{DRAIN_EVENTS, Run};
+use crate::clickhouse::ClickHouse;
+use crate::event::{DRAIN_EVENTS, EventId, Run};
 use crate::expectation::{Expectation, State};
-use crate::verdict::{Checker, ConflictRow, EventRow, HourRow, Verdict};
-use anyhow::Context;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 const POLL_EVERY: Duration = Duration::from_millis(250);
 /// Counting all events of a run costs the engine more than a look at one customer.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
-/// How often the whole check is begun anew when the engine fails in the middle of it.
-const CHECKS_MAX: u32 = 5;
+/// How long the rest of the last batch may take once the last request is visible; less if catching up
+/// may take less.
+pub const LAST_BATCH_LIMIT: Duration = Duration::from_secs(10);
+
+/// How far the store has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It shows as many events and conflicts as it should.
+    CaughtUp,
+    /// It shows the last request, so that everything before it has been consumed, but not everything.
+    Drained,
+    /// There may be more to come.
+    Behind,
+}
+
+/// Waits until the store shows everything: for `limit`, or for [`LAST_BATCH_LIMIT`] after the last request is
+/// visible. Errors of ClickHouse are waited out.
+pub async fn settle(
+    clickhouse: &mut ClickHouse,
+    expectation: &Expectation,
+    limit: Duration,
+) -> Settled {
+    let deadline = Instant::now() + limit;
+    let drained =
+        drain_was_acked(expectation) && drained(clickhouse, &expectation.run, deadline).await;
+    // A batch is inserted table by table, and a store that lost something will never be complete.
+    let deadline = if drained { Instant::now() + LAST_BATCH_LIMIT.min(limit) } else { deadline };
+    if caught_up(clickhouse, expectation, deadline).await {
+        Settled::CaughtUp
+    } else if drained {
+        Settled::Drained
+    } else {
+        Settled::Behind
+    }
+}
 
 /// Waits until the events of the last request are visible; `false` when they are not by `deadline`.
 ///
 /// Partitions are consumed in order, so that everything sent before has been consumed by then.
-pub async fn drained(clickhouse: &mut ClickHouse, run: &Run, deadline: Instant) -> bool {
+async fn drained(clickhouse: &mut ClickHouse, run: &Run, deadline: Instant) -> bool {
     let customer = run.customer_id(run.customers);
     let sql = include_str!("../queries/count_events_of_customer.sql");
-    while Instant::now() < deadline {
-        if clickhouse
-            .number(sql, &[("customer", &customer)])
-            .await
-            .is_ok_and(|count| count >= DRAIN_EVENTS)
-        {
+    loop {
+        let count = clickhouse.number(sql, &[("customer", &customer)]).await;
+        if count.is_ok_and(|count| count >= DRAIN_EVENTS) {
             return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
         }
         sleep(POLL_EVERY).await;
     }
-    false
 }
 
 /// Waits until the store has as many events and conflicts as it should, or until `deadline`.
-pub async fn caught_up(
+async fn caught_up(
     clickhouse: &mut ClickHouse,
     expectation: &Expectation,
     deadline: Instant,
 ) -> bool {
-    let prefix = expectation.run.transaction_prefix();
-    let conflicting = expectation.restamped.values().filter(|copies| copies.min > 0).count();
+    let prefix = expectation.run.customer_prefix();
+    let conflicting = expectation.changed.values().filter(|copies| copies.min > 0).count();
     let expected = [expectation.counts.acked_fresh, u64::try_from(conflicting).unwrap_or(u64::MAX)];
     let queries = [
         include_str!("../queries/count_events_of_run.sql"),
@@ -49,10 +79,8 @@ pub async fn caught_up(
     loop {
         let mut enough = true;
         for (sql, expected) in queries.into_iter().zip(expected) {
-            enough &= clickhouse
-                .number(sql, &[("transactions", &prefix)])
-                .await
-                .is_ok_and(|count| count >= expected);
+            let count = clickhouse.number(sql, &[("customers", &prefix)]).await;
+            enough &= count.is_ok_and(|count| count >= expected);
         }
         if enough || Instant::now() >= deadline {
             return enough;
@@ -61,81 +89,8 @@ pub async fn caught_up(
     }
 }
 
-/// Reads everything of the run from the store and compares it with the ledger.
-pub async fn judge(
-    clickhouse: &mut ClickHouse,
-    expectation: &Expectation,
-) -> anyhow::Result<Verdict> {
-    let mut attempt = 1;
-    loop {
-        match check(clickhouse, expectation).await {
-            Err(_) if attempt < CHECKS_MAX => {
-                attempt += 1;
-                sleep(COUNT_EVERY).await;
-            }
-            outcome => return outcome.context("reading the store for the verdict"),
-        }
-    }
-}
-
-async fn check(clickhouse: &mut ClickHouse, expectation: &Expectation) -> anyhow::Result<Verdict> {
-    let mut checker = Checker::new(expectation);
-    let transactions = expectation.run.transaction_prefix();
-    let customers = expectation.run.customer_prefix();
-    clickhouse
-        .rows(
-            include_str!("../queries/select_events_of_run.sql"),
-            &[("transactions", &transactions)],
-            |row| {
-                let [organization, scope, transaction_id, code, customer, timestamp, value] =
-                    columns(row)?;
-                let timestamp_ms = timestamp.parse()?;
-                checker.event(EventRow {
-                    organization,
-                    scope,
-                    transaction_id,
-                    code,
-                    customer,
-                    timestamp_ms,
-                    value: nullable(value),
-                });
-                Ok(())
-            },
-        )
-        .await?;
-    checker.begin_hours();
-    clickhouse
-        .rows(
-            include_str!("../queries/select_hours_of_run.sql"),
-            &[("customers", &customers)],
-            |row| {
-                let [code, customer, hour, events, sum] = columns(row)?;
-                checker.hour(HourRow {
-                    code,
-                    customer,
-                    hour: hour.parse()?,
-                    events: events.parse()?,
-                    sum,
-                });
-                Ok(())
-            },
-        )
-        .await?;
-    clickhouse
-        .rows(
-            include_str!("../queries/select_conflicts_of_run.sql"),
-            &[("transactions", &transactions)],
-            |row| {
-                let [transaction_id, timestamp] = columns(row)?;
-                checker.conflict(ConflictRow { transaction_id, timestamp_ms: timestamp.parse()? });
-                Ok(())
-            },
-        )
-        .await?;
-    Ok(checker.finish())
-}
-
 /// Whether the last request of the run was accepted, so that it can be waited for.
-pub fn drain_was_acked(expectation: &Expectation) -> bool {
-    (0..DRAIN_EVENTS).all(|number| expectation.state(number) == State::Acked)
+fn drain_was_acked(expectation: &Expectation) -> bool {
+    let id = |number| EventId { organization: 0, number };
+    (0..DRAIN_EVENTS).all(|number| expectation.state(id(number)) == State::Acked)
 }

@@ -1,7 +1,8 @@
 //! The state that all connections share: the planner, the ledger, and what was measured so far.
 
 use crate::answer::{self, Answer};
-use crate::event::Run;
+use crate::args::OrganizationKey;
+use crate::event::{EventId, Run};
 use crate::http::{Client, Endpoint};
 use crate::ledger::Ledger;
 use crate::plan::{Planner, RequestPlan};
@@ -11,7 +12,6 @@ use hdrhistogram::Histogram;
 use http_body_util::Full;
 use hyper::header::HeaderValue;
 use hyper::{Request, Uri};
-use service_kit::secret::Secret;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -25,6 +25,9 @@ const BROKEN_MAX: usize = 5;
 /// The longest latency that is told from longer ones.
 const LATENCY_MAX: Duration = Duration::from_secs(3_600);
 
+/// The longest wait that an answer may ask for.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(1);
+
 /// Single-threaded: every task of the generator runs on one thread, and none holds a borrow while it waits.
 pub type Shared = Rc<RefCell<Traffic>>;
 
@@ -33,6 +36,8 @@ pub type Shared = Rc<RefCell<Traffic>>;
 pub struct Pending {
     pub plan: RequestPlan,
     pub due: Instant,
+    /// When it was last sent.
+    pub tried: Instant,
 }
 
 /// Events so far, repeats included.
@@ -43,6 +48,33 @@ pub struct Tally {
     pub rejected: u64,
     /// Attempts without an answer that settles them.
     pub unknown_attempts: u64,
+}
+
+/// The longest time without an accepted request: how a client sees an outage.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silence {
+    start: Option<Instant>,
+    last: Option<Instant>,
+    pub longest: Duration,
+    /// How long after the start the longest one began.
+    pub began: Duration,
+}
+
+impl Silence {
+    /// Counts from now on; a request was accepted just before.
+    pub fn start(&mut self, now: Instant) {
+        *self = Self { start: Some(now), last: Some(now), ..Self::default() };
+    }
+
+    /// Ends the silence, if any, because of an accepted request or because nothing more is sent.
+    pub fn end(&mut self, now: Instant) {
+        let (Some(start), Some(last)) = (self.start, self.last) else { return };
+        let silence = now.saturating_duration_since(last);
+        if silence > self.longest {
+            (self.longest, self.began) = (silence, last.saturating_duration_since(start));
+        }
+        self.last = Some(now);
+    }
 }
 
 #[derive(Debug)]
@@ -56,7 +88,8 @@ pub struct Traffic {
     /// Requests with an unknown outcome.
     pub unresolved: Vec<Pending>,
     /// An event of the request that was accepted last, and when.
-    pub newest_acked: Option<(u64, Instant)>,
+    pub newest_acked: Option<(EventId, Instant)>,
+    pub silence: Silence,
     pub rejection_codes: BTreeMap<String, u64>,
     pub last_unknown: Option<String>,
     pub broken_answers: u64,
@@ -74,6 +107,7 @@ impl Traffic {
             tally: Tally::default(),
             unresolved: Vec::new(),
             newest_acked: None,
+            silence: Silence::default(),
             rejection_codes: BTreeMap::new(),
             last_unknown: None,
             broken_answers: 0,
@@ -89,39 +123,50 @@ impl Traffic {
     }
 
     fn settle(&mut self, pending: Pending, answer: Answer, at: Instant) -> anyhow::Result<()> {
-        let Pending { plan, due } = pending;
         match answer {
             Answer::Acked => {
+                let plan = &pending.plan;
                 self.ledger.acked(plan.number)?;
-                self.planner.accepted(&plan);
-                self.newest_acked =
-                    plan.fresh.clone().next().map(|number| (number, at)).or(self.newest_acked);
                 self.tally.acked += plan.events();
-                self.record_latency(at.saturating_duration_since(due));
+                self.take_accepted(plan, at);
+                self.record_latency(at.saturating_duration_since(pending.due));
             }
             Answer::PartlyRejected { slots, codes } => {
+                let plan = &pending.plan;
                 self.ledger.rejected(plan.number, Some(&slots))?;
                 let rejected = u64::try_from(slots.len())?;
                 self.tally.rejected += rejected;
                 self.tally.acked += plan.events() - rejected;
                 self.count_codes(codes);
-                self.record_latency(at.saturating_duration_since(due));
+                if slots.iter().all(|slot| *slot >= plan.valid()) {
+                    self.take_accepted(plan, at);
+                }
+                self.record_latency(at.saturating_duration_since(pending.due));
             }
             Answer::Rejected { codes } => {
-                self.ledger.rejected(plan.number, None)?;
-                self.tally.rejected += plan.events();
+                self.ledger.rejected(pending.plan.number, None)?;
+                self.tally.rejected += pending.plan.events();
                 self.count_codes(codes);
             }
-            Answer::Unknown { cause } => self.leave_unresolved(Pending { plan, due }, cause)?,
+            Answer::Unknown { cause } => self.leave_unresolved(pending, cause)?,
             Answer::Broken { why } => {
                 self.broken_answers += 1;
                 if self.broken_examples.len() < BROKEN_MAX {
                     self.broken_examples.push(why.clone());
                 }
-                self.leave_unresolved(Pending { plan, due }, why)?;
+                self.leave_unresolved(pending, why)?;
             }
         }
         Ok(())
+    }
+
+    /// Every valid event of the request was accepted.
+    fn take_accepted(&mut self, plan: &RequestPlan, at: Instant) {
+        self.planner.accepted(plan);
+        let id = |number| EventId { organization: plan.organization, number };
+        let first = plan.fresh.clone().next();
+        self.newest_acked = first.map(|number| (id(number), at)).or(self.newest_acked);
+        self.silence.end(at);
     }
 
     fn leave_unresolved(&mut self, pending: Pending, cause: String) -> anyhow::Result<()> {
@@ -154,42 +199,82 @@ pub struct Sender {
     client: Client,
     uri: Uri,
     host: HeaderValue,
-    authorization: HeaderValue,
+    /// By organization.
+    authorizations: Vec<HeaderValue>,
     request_timeout: Duration,
 }
 
 impl Sender {
+    /// `keys` are in the order of the run's organizations.
     pub fn new(
         endpoint: Endpoint,
-        api_key: &Secret,
+        keys: &[OrganizationKey],
         request_timeout: Duration,
     ) -> anyhow::Result<Self> {
-        let mut authorization = HeaderValue::from_str(&format!("Bearer {}", api_key.expose()))
-            .context("the API key is not one line of text")?;
-        authorization.set_sensitive(true);
         let uri = format!("{}/v1/events", endpoint.path).parse()?;
         let host = HeaderValue::from_str(&endpoint.authority)?;
-        Ok(Self { client: Client::new(endpoint), uri, host, authorization, request_timeout })
+        let authorizations = keys.iter().map(authorization).collect::<anyhow::Result<_>>()?;
+        Ok(Self { client: Client::new(endpoint), uri, host, authorizations, request_timeout })
     }
 
-    /// Sends a request that is in the ledger, and settles it there.
-    pub async fn attempt(&mut self, traffic: &Shared, pending: Pending) -> anyhow::Result<()> {
+    /// Sends a request that is in the ledger, and settles it there. Returns the wait that the answer
+    /// asks for before the next request, one second at most.
+    pub async fn attempt(
+        &mut self,
+        traffic: &Shared,
+        mut pending: Pending,
+    ) -> anyhow::Result<Duration> {
         let run = Rc::clone(&traffic.borrow().run);
         let events = pending.plan.events();
-        let request = self.request(Bytes::from(pending.plan.body(&run)))?;
+        let body = Bytes::from(pending.plan.body(&run));
+        let request = self.request(pending.plan.organization, body)?;
+        let mut wait = Duration::ZERO;
         let answer = match timeout(self.request_timeout, self.client.exchange(request)).await {
-            Ok(Ok((status, body))) => answer::read(status, &body, events),
+            Ok(Ok(answered)) => {
+                wait = answered.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
+                answer::read(answered.status, &answered.body, events)
+            }
             Ok(Err(error)) => Answer::Unknown { cause: format!("{error:#}") },
             Err(_) => Answer::Unknown { cause: "timeout".to_owned() },
         };
-        traffic.borrow_mut().settle(pending, answer, Instant::now())
+        let now = Instant::now();
+        pending.tried = now;
+        traffic.borrow_mut().settle(pending, answer, now)?;
+        Ok(wait)
     }
 
-    fn request(&self, body: Bytes) -> anyhow::Result<Request<Full<Bytes>>> {
+    fn request(&self, organization: u16, body: Bytes) -> anyhow::Result<Request<Full<Bytes>>> {
+        let authorization = self.authorizations.get(usize::from(organization));
         Ok(Request::post(self.uri.clone())
             .header("host", self.host.clone())
-            .header("authorization", self.authorization.clone())
+            .header("authorization", authorization.context("an organization has a key")?)
             .header("content-type", HeaderValue::from_static("application/json"))
             .body(Full::new(body))?)
+    }
+}
+
+fn authorization(key: &OrganizationKey) -> anyhow::Result<HeaderValue> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {}", key.key.expose()))
+        .context("the API key is not one line of text")?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_silence_is_found_wherever_it_is() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut silence = Silence::default();
+        silence.end(at(5_000));
+        silence.start(start);
+        [100, 900, 1_000].into_iter().for_each(|ms| silence.end(at(ms)));
+        let found = (silence.began, silence.longest);
+        assert_eq!(found, (Duration::from_millis(100), Duration::from_millis(800)));
+        silence.end(at(3_000));
+        assert_eq!(silence.longest, Duration::from_millis(2_000), "the run ended in silence");
     }
 }

@@ -1,45 +1,10 @@
-//! Whether the store counts every accepted event exactly once. Pure: rows go in, a verdict comes out.
+//! What can be wrong, by the rule it breaks, and how it is reported.
 
-use crate::decimal;
-use crate::event::{Aggregation, Run};
-use crate::expectation::{Expectation, State};
-use num_bigint::BigInt;
 use serde::Serialize;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 /// How many examples of each problem are named.
 const EXAMPLES_MAX: usize = 5;
-
-/// A row of the billing view.
-#[derive(Clone, Copy, Debug)]
-pub struct EventRow<'a> {
-    pub organization: &'a str,
-    pub scope: &'a str,
-    pub transaction_id: &'a str,
-    pub code: &'a str,
-    pub customer: &'a str,
-    pub timestamp_ms: i64,
-    /// As ClickHouse prints it; `None` for null.
-    pub value: Option<&'a str>,
-}
-
-/// A row of the hourly view, for one customer and metric.
-#[derive(Clone, Copy, Debug)]
-pub struct HourRow<'a> {
-    pub code: &'a str,
-    pub customer: &'a str,
-    /// Seconds since 1970 of the start of the hour.
-    pub hour: i64,
-    pub events: u64,
-    pub sum: &'a str,
-}
-
-/// A row of the conflicts.
-#[derive(Clone, Copy, Debug)]
-pub struct ConflictRow<'a> {
-    pub transaction_id: &'a str,
-    pub timestamp_ms: i64,
-}
 
 /// A kind of disagreement between the ledger and the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -47,36 +12,143 @@ pub struct ConflictRow<'a> {
 pub enum Problem {
     /// Accepted, and no row.
     Missing,
-    /// A row of an event that was never sent, or that was refused.
+    /// A row of an event that was never sent.
     Extra,
     /// More than one row of an event.
     Doubled,
-    /// A row with another payload than the first accepted one, or of another organization or scope.
+    /// A row with another payload than the first accepted one.
     WrongPayload,
-    /// An hour whose count or sum is not that of its events.
+    /// A row of an event that was refused.
+    RejectedStored,
+    /// An hour or a day whose count or sum is not that of its events.
     WrongTotal,
+    /// The sum of the hashes of all rows is another one, or it is of another number of rows.
+    WrongSetHash,
     /// An accepted copy with another payload that is not among the conflicts.
     MissingConflict,
     /// A conflict that no sent copy explains.
     ExtraConflict,
+    /// Offsets of the log that no range of the audit covers.
+    AuditGap,
+    /// A range of the audit whose records do not add up.
+    AuditRange,
+    /// The audit, the tables and the ledger do not tell of as many records.
+    Unbalanced,
+    /// More or fewer dead letters than there should be.
+    DeadLetters,
     /// Requests whose outcome stayed unknown, so that nothing can be said of their events.
     Unresolved,
+    /// Valid events that the API refused.
+    Refused,
     /// Answers that broke the API's contract.
     WrongAnswer,
+    /// Accepted, and not visible in the time allowed; whether it is lost cannot be told yet.
+    NotCaughtUp,
+}
+
+/// What is promised. The numbers are those of the reliability documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum Rule {
+    /// Every accepted event has exactly one row, with the first accepted payload.
+    #[serde(rename = "L1 accepted events have one row")]
+    L1,
+    #[serde(rename = "L2 no event has two rows")]
+    L2,
+    #[serde(rename = "L3 no row was not sent")]
+    L3,
+    /// No row or one, and exactly one once it was retried successfully.
+    #[serde(rename = "L4 unknown outcomes are resolved")]
+    L4,
+    #[serde(rename = "L5 refused events have no row")]
+    L5,
+    #[serde(rename = "L6 counts and sums are exact")]
+    L6,
+    /// There is no aggregator yet.
+    #[serde(rename = "L7 windowed aggregates")]
+    L7,
+    /// There are no alerts yet.
+    #[serde(rename = "L8 alerts")]
+    L8,
+    #[serde(rename = "L9 offsets tile, conflicts are those sent")]
+    L9,
+    #[serde(rename = "L10 accepted = stored + duplicate + conflict + parked")]
+    L10,
+    #[serde(rename = "set hash")]
+    SetHash,
+    #[serde(rename = "answers")]
+    Answers,
+    #[serde(rename = "liveness")]
+    Liveness,
+}
+
+/// Whether a rule holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Passed,
+    Failed,
+    /// What it speaks of does not exist.
+    NotApplicable,
+    /// Others may write to the store, so it cannot be told.
+    NotChecked,
+}
+
+impl Rule {
+    const ALL: [Self; 13] = [
+        Self::L1,
+        Self::L2,
+        Self::L3,
+        Self::L4,
+        Self::L5,
+        Self::L6,
+        Self::L7,
+        Self::L8,
+        Self::L9,
+        Self::L10,
+        Self::SetHash,
+        Self::Answers,
+        Self::Liveness,
+    ];
 }
 
 impl Problem {
+    pub const fn rule(self) -> Rule {
+        match self {
+            Self::Missing | Self::WrongPayload => Rule::L1,
+            Self::Doubled => Rule::L2,
+            Self::Extra => Rule::L3,
+            Self::Unresolved => Rule::L4,
+            Self::RejectedStored => Rule::L5,
+            Self::WrongTotal => Rule::L6,
+            Self::MissingConflict | Self::ExtraConflict | Self::AuditGap | Self::AuditRange => {
+                Rule::L9
+            }
+            Self::Unbalanced | Self::DeadLetters => Rule::L10,
+            Self::WrongSetHash => Rule::SetHash,
+            Self::Refused | Self::WrongAnswer => Rule::Answers,
+            Self::NotCaughtUp => Rule::Liveness,
+        }
+    }
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::Missing => "missing",
             Self::Extra => "extra",
             Self::Doubled => "doubled",
             Self::WrongPayload => "wrong payload",
+            Self::RejectedStored => "refused and stored",
             Self::WrongTotal => "wrong total",
+            Self::WrongSetHash => "wrong set hash",
             Self::MissingConflict => "missing conflict",
             Self::ExtraConflict => "extra conflict",
+            Self::AuditGap => "gap in the audit",
+            Self::AuditRange => "wrong range in the audit",
+            Self::Unbalanced => "unbalanced",
+            Self::DeadLetters => "dead letters",
             Self::Unresolved => "unresolved",
+            Self::Refused => "valid and refused",
             Self::WrongAnswer => "wrong answer",
+            Self::NotCaughtUp => "not caught up",
         }
     }
 }
@@ -91,9 +163,24 @@ pub struct Finding {
 /// The outcome of a run. No finding means that everything accepted is counted exactly once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Verdict {
+    pub findings: BTreeMap<Problem, Finding>,
+    pub store: Store,
+}
+
+/// What the store holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Store {
     /// Rows of the run in the billing view.
     pub rows: u64,
-    pub findings: BTreeMap<Problem, Finding>,
+    /// Rows of the run in the table beneath it: replays not yet merged are in there.
+    pub physical_rows: u64,
+    pub conflicts: u64,
+    /// In decimal, by organization.
+    pub set_hashes: BTreeMap<String, String>,
+    /// In decimal.
+    pub set_hash: String,
+    /// Of the whole store, whoever wrote to it.
+    pub audit: crate::audit::Audited,
 }
 
 impl Verdict {
@@ -108,152 +195,51 @@ impl Verdict {
             finding.examples.push(example());
         }
     }
-}
 
-/// Compares the store's rows with the ledger: first all events, then the hours and the conflicts.
-#[derive(Debug)]
-pub struct Checker<'a> {
-    expectation: &'a Expectation,
-    verdict: Verdict,
-    /// Rows by event number; stops at 255.
-    seen: Vec<u8>,
-    organization: Option<String>,
-    hours: HashMap<(usize, u32, i64), (u64, BigInt)>,
-    conflicts: BTreeMap<u64, u64>,
-}
-
-impl<'a> Checker<'a> {
-    pub fn new(expectation: &'a Expectation) -> Self {
-        let organization =
-            Some(expectation.run.organization.clone()).filter(|name| !name.is_empty());
-        let seen = vec![0; expectation.numbers()];
-        Self {
-            expectation,
-            verdict: Verdict::default(),
-            seen,
-            organization,
-            hours: HashMap::new(),
-            conflicts: BTreeMap::new(),
-        }
-    }
-
-    pub fn event(&mut self, row: EventRow<'_>) {
-        self.verdict.rows += 1;
-        let run = &self.expectation.run;
-        let number = run.number_of(row.transaction_id);
-        let Some(number) = number
-            .filter(|n| matches!(self.expectation.state(*n), State::Acked | State::Unresolved))
-        else {
-            self.verdict.add(Problem::Extra, || row.transaction_id.to_owned());
-            return;
+    /// What holds, rule by rule; `exclusive` says that nobody else wrote to the store.
+    pub fn rules(&self, exclusive: bool) -> BTreeMap<Rule, Outcome> {
+        let outcome = |rule: Rule| {
+            if self.findings.keys().any(|problem| problem.rule() == rule) {
+                Outcome::Failed
+            } else if matches!(rule, Rule::L7 | Rule::L8) {
+                Outcome::NotApplicable
+            } else if rule == Rule::L10 && !exclusive {
+                Outcome::NotChecked
+            } else {
+                Outcome::Passed
+            }
         };
-        let seen = usize::try_from(number)
-            .ok()
-            .and_then(|i| self.seen.get_mut(i))
-            .expect("an event that was sent");
-        *seen = seen.saturating_add(1);
-        if *seen > 1 {
-            self.verdict.add(Problem::Doubled, || row.transaction_id.to_owned());
-        }
-        let organization = self.organization.get_or_insert_with(|| row.organization.to_owned());
-        if organization != row.organization
-            || !row.scope.is_empty()
-            || !says_the_facts(run, number, &row)
-        {
-            self.verdict.add(Problem::WrongPayload, || format!("{row:?}"));
-        }
+        Rule::ALL.into_iter().map(|rule| (rule, outcome(rule))).collect()
     }
-
-    /// To be called once all events are in.
-    pub fn begin_hours(&mut self) {
-        let run = &self.expectation.run;
-        for (number, state) in self.expectation.events() {
-            let seen =
-                usize::try_from(number).ok().and_then(|i| self.seen.get(i)).copied().unwrap_or(0);
-            match state {
-                State::Acked if seen == 0 => {
-                    self.verdict.add(Problem::Missing, || run.transaction_id(number));
-                }
-                State::Unresolved => {
-                    self.verdict.add(Problem::Unresolved, || run.transaction_id(number));
-                }
-                State::Acked | State::Rejected | State::NotSent => {}
-            }
-            if state == State::Acked || (state == State::Unresolved && seen > 0) {
-                let facts = run.facts(number);
-                let hour = facts.timestamp_ms.div_euclid(3_600_000) * 3_600;
-                let (events, sum) =
-                    self.hours.entry((facts.metric, facts.customer, hour)).or_default();
-                *events += 1;
-                *sum += facts.value.unwrap_or(0);
-            }
-        }
-    }
-
-    pub fn hour(&mut self, row: HourRow<'_>) {
-        let run = &self.expectation.run;
-        let metric = run.metrics.iter().position(|metric| metric.code == row.code);
-        let key = metric
-            .zip(run.customer_of(row.customer))
-            .map(|(metric, customer)| (metric, customer, row.hour));
-        let expected = key.and_then(|key| self.hours.remove(&key));
-        let agrees = expected.as_ref().is_some_and(|(events, sum)| {
-            *events == row.events && decimal::parse(row.sum).as_ref() == Some(sum)
-        });
-        if !agrees {
-            let (events, sum) = expected.unwrap_or_default();
-            self.verdict.add(Problem::WrongTotal, || {
-                format!("{row:?}, expected {events} events and {sum} × 10⁻¹²")
-            });
-        }
-    }
-
-    pub fn conflict(&mut self, row: ConflictRow<'_>) {
-        let run = &self.expectation.run;
-        let number = run
-            .number_of(row.transaction_id)
-            .filter(|number| self.expectation.restamped.contains_key(number));
-        match number {
-            Some(number) if run.restamped_ms(number) == row.timestamp_ms => {
-                *self.conflicts.entry(number).or_default() += 1;
-            }
-            _ => self.verdict.add(Problem::ExtraConflict, || row.transaction_id.to_owned()),
-        }
-    }
-
-    pub fn finish(mut self) -> Verdict {
-        let run = &self.expectation.run;
-        for (metric, customer, hour) in self.hours.keys() {
-            let code = &run.metrics[*metric].code;
-            let customer = run.customer_id(*customer);
-            self.verdict.add(Problem::WrongTotal, || {
-                format!("no row for {code} of {customer} in the hour {hour}")
-            });
-        }
-        for (number, copies) in &self.expectation.restamped {
-            let found = self.conflicts.get(number).copied().unwrap_or(0);
-            if found < copies.min {
-                self.verdict.add(Problem::MissingConflict, || run.transaction_id(*number));
-            } else if found > copies.max {
-                self.verdict.add(Problem::ExtraConflict, || run.transaction_id(*number));
-            }
-        }
-        self.verdict
-    }
-}
-
-fn says_the_facts(run: &Run, number: u64, row: &EventRow<'_>) -> bool {
-    let facts = run.facts(number);
-    let metric = &run.metrics[facts.metric];
-    let value = match metric.aggregation {
-        Aggregation::Count => row.value.is_none(),
-        Aggregation::Sum => row.value.and_then(decimal::parse) == facts.value.map(BigInt::from),
-    };
-    value
-        && row.code == metric.code
-        && row.timestamp_ms == facts.timestamp_ms
-        && run.customer_of(row.customer) == Some(facts.customer)
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_fails_its_rule_only() {
+        let mut verdict = Verdict::default();
+        verdict.add(Problem::Doubled, || "a".to_owned());
+        let rules = verdict.rules(false);
+        assert_eq!(rules[&Rule::L1], Outcome::Passed);
+        assert_eq!(rules[&Rule::L2], Outcome::Failed);
+        assert_eq!(rules[&Rule::L7], Outcome::NotApplicable);
+        assert_eq!(rules[&Rule::L10], Outcome::NotChecked);
+        assert_eq!(verdict.rules(true)[&Rule::L10], Outcome::Passed);
+        assert_eq!(rules.len(), Rule::ALL.len());
+        assert!(
+            serde_json::to_string(&rules)
+                .unwrap()
+                .contains(r#""L7 windowed aggregates":"not_applicable""#)
+        );
+    }
+
+    #[test]
+    fn examples_are_few() {
+        let mut verdict = Verdict::default();
+        (0..100).for_each(|i| verdict.add(Problem::Missing, || format!("{i}")));
+        let finding = &verdict.findings[&Problem::Missing];
+        assert_eq!((finding.count, finding.examples.len()), (100, EXAMPLES_MAX));
+    }
+}

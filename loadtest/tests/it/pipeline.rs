@@ -7,6 +7,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use loadtest::decimal;
+use loadtest::set_hash::SetHash;
 use num_bigint::BigInt;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +34,20 @@ pub(crate) struct Faults {
     pub(crate) sums_as_floats: bool,
     pub(crate) forgets_conflicts: bool,
     pub(crate) refuses_key: bool,
+    /// Takes timestamps that have to be refused.
+    pub(crate) accepts_any_age: bool,
+    /// Joins scope and transaction id by a hyphen to know an event.
+    pub(crate) confuses_identities: bool,
+    /// Knows an event by its transaction id, whoever sent it.
+    pub(crate) mixes_organizations: bool,
+    /// The audit begins at the second record.
+    pub(crate) audit_begins_late: bool,
+    /// A record that nobody tells of, in log and audit.
+    pub(crate) dead_letters: u64,
+    /// ClickHouse answers that it cannot, so often.
+    pub(crate) failing_queries: u64,
+    /// Nothing that is accepted after the n-th request becomes visible.
+    pub(crate) stops_consuming_after: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -40,10 +55,11 @@ struct State {
     faults: Faults,
     requests: u64,
     events: u64,
-    /// By transaction id, in the order of the first copies.
+    /// In the order of the first copies.
     rows: Vec<Value>,
     places: BTreeMap<String, usize>,
     conflicts: Vec<Value>,
+    duplicates: u64,
 }
 
 /// Serves until it is dropped.
@@ -69,6 +85,7 @@ impl Pipeline {
             rows: Vec::new(),
             places: BTreeMap::new(),
             conflicts: Vec::new(),
+            duplicates: 0,
         };
         runtime.spawn(accept(listener, Arc::new(Mutex::new(state))));
         Self { address, runtime: Some(runtime) }
@@ -110,10 +127,19 @@ async fn serve(
     if head.uri.path() != "/v1/events" {
         assert_eq!(head.headers["x-clickhouse-user"], "tallymark_reader");
         assert_eq!(parameters["database"], "tallymark");
-        let rows = state.lock().unwrap().select(std::str::from_utf8(&body).unwrap(), &parameters);
+        let mut state = state.lock().unwrap();
+        if state.faults.failing_queries > 0 {
+            state.faults.failing_queries -= 1;
+            return Ok(Response::builder().status(500).body(Full::default()).unwrap());
+        }
+        let rows = state.select(std::str::from_utf8(&body).unwrap(), &parameters);
         return Ok(Response::new(Full::new(Bytes::from(rows))));
     }
-    assert_eq!(head.headers["authorization"], "Bearer key");
+    let organization = match head.headers["authorization"].to_str().unwrap() {
+        "Bearer key" => "org_demo",
+        "Bearer key-b" => "org_b",
+        other => panic!("no such key: {other}"),
+    };
     let stall = {
         let mut state = state.lock().unwrap();
         if state.requests == 10 { state.faults.stalls_once.take() } else { None }
@@ -121,12 +147,19 @@ async fn serve(
     if let Some(stall) = stall {
         tokio::time::sleep(stall).await;
     }
-    let (status, answer) = state.lock().unwrap().accept(&body)?;
-    Ok(Response::builder().status(status).body(Full::new(Bytes::from(answer.to_string()))).unwrap())
+    let (status, answer) = state.lock().unwrap().accept(organization, &body)?;
+    let answer = Full::new(Bytes::from(answer.to_string()));
+    let response = Response::builder().status(status);
+    let response = if status == 503 { response.header("retry-after", "1") } else { response };
+    Ok(response.body(answer).unwrap())
 }
 
 fn text<'a>(event: &'a Value, name: &str) -> &'a str {
     event[name].as_str().unwrap()
+}
+
+fn scope(event: &Value) -> &str {
+    event.get("transaction_scope").map_or("", |scope| scope.as_str().unwrap())
 }
 
 fn milliseconds(event: &Value) -> i64 {
@@ -139,9 +172,29 @@ fn value(event: &Value) -> Option<String> {
     field.map(|value| value.as_str().unwrap().to_owned())
 }
 
+/// What the API refuses whatever the time, as far as it occurs here.
+fn is_malformed(event: &Value) -> bool {
+    let value = value(event);
+    let units = value.as_deref().map(|text| decimal::parse(text).map(|units| units.to_string()));
+    let too_long =
+        |units: Option<String>| units.is_none_or(|units| units.trim_start_matches('-').len() > 38);
+    chrono::DateTime::parse_from_rfc3339(text(event, "timestamp")).is_err()
+        || scope(event).len() > 255
+        || !["api_calls", "tokens", "credits"].contains(&text(event, "code"))
+        || (text(event, "code") != "api_calls" && value.is_none())
+        || units.is_some_and(too_long)
+}
+
+fn is_untimely(event: &Value) -> bool {
+    #[expect(clippy::disallowed_methods, reason = "a server has a clock of its own")]
+    let now = chrono::Utc::now().timestamp_millis();
+    let age = now - milliseconds(event);
+    !(-300_000..=35 * 86_400_000).contains(&age)
+}
+
 impl State {
     /// The API: an error breaks the connection.
-    fn accept(&mut self, body: &[u8]) -> std::io::Result<(u16, Value)> {
+    fn accept(&mut self, organization: &str, body: &[u8]) -> std::io::Result<(u16, Value)> {
         self.requests += 1;
         let is_nth = |every: u64| every > 0 && self.requests.is_multiple_of(every);
         if self.faults.refuses_key {
@@ -154,18 +207,19 @@ impl State {
         let mut statuses = Vec::new();
         for (index, mut event) in events(body).into_iter().enumerate() {
             self.events += 1;
+            let invalid =
+                is_malformed(&event) || (is_untimely(&event) && !self.faults.accepts_any_age);
             let refused = self.faults.refuses_every > 0
                 && self.events.is_multiple_of(self.faults.refuses_every)
                 && index > 0;
-            event["index"] = json!(index);
-            statuses.push(if refused {
+            event["organization"] = json!(organization);
+            statuses.push(if refused || invalid {
                 json!({"index": index, "status": "rejected", "code": "timestamp_too_old"})
             } else {
                 json!({"index": index, "status": "accepted"})
             });
-            if !refused
-                || (self.faults.stores_refused
-                    && !self.places.contains_key(text(&event, "transaction_id")))
+            if (!refused && !invalid)
+                || (self.faults.stores_refused && !self.places.contains_key(&self.key(&event)))
             {
                 self.store(event);
             }
@@ -181,15 +235,31 @@ impl State {
         ))
     }
 
+    fn key(&self, event: &Value) -> String {
+        let (scope, id) = (scope(event), text(event, "transaction_id"));
+        let organization = text(event, "organization");
+        let organization = if self.faults.mixes_organizations { "" } else { organization };
+        if self.faults.confuses_identities && !scope.is_empty() {
+            return format!("{organization}/{scope}-{id}");
+        }
+        let separator = if self.faults.confuses_identities { "" } else { "\n" };
+        format!("{organization}/{scope}{separator}{id}")
+    }
+
     fn store(&mut self, event: Value) {
-        let id = text(&event, "transaction_id").to_owned();
-        let Some(place) = self.places.get(&id) else {
-            self.places.insert(id, self.rows.len());
+        if self.faults.stops_consuming_after.is_some_and(|requests| self.requests > requests) {
+            return;
+        }
+        let key = self.key(&event);
+        let Some(place) = self.places.get(&key) else {
+            self.places.insert(key, self.rows.len());
             self.rows.push(event);
             return;
         };
         let first = &mut self.rows[*place];
-        if milliseconds(first) != milliseconds(&event) {
+        if milliseconds(first) == milliseconds(&event) && value(first) == value(&event) {
+            self.duplicates += 1;
+        } else {
             if self.faults.last_copy_wins {
                 *first = event.clone();
             }
@@ -207,21 +277,28 @@ impl State {
     fn select(&self, sql: &str, parameters: &BTreeMap<String, String>) -> String {
         let none: &[Value] = &[];
         let conflicts = if self.faults.forgets_conflicts { none } else { &self.conflicts };
-        let id = |row: &Value| text(row, "transaction_id").to_owned();
         if let Some(markers) = parameters.get("param_markers") {
-            let found = self.visible().map(id).filter(|id| markers.contains(&format!("'{id}'")));
-            found.map(|id| format!("{id}\n")).collect()
+            let asked =
+                |row: &&Value| markers.contains(&format!("'{}'", text(row, "transaction_id")));
+            self.visible().filter(asked).map(|row| format!("{}\n", identity(row))).collect()
         } else if let Some(customer) = parameters.get("param_customer") {
-            format!(
-                "{}\n",
-                self.visible().filter(|row| text(row, "external_customer_id") == customer).count()
-            )
+            let of_customer = |row: &&Value| text(row, "external_customer_id") == customer;
+            format!("{}\n", self.visible().filter(of_customer).count())
+        } else if sql.contains("ingest_batches") {
+            self.audit()
+        } else if sql.contains("FROM dead_letters") {
+            let (rows, dead_letters) = (self.visible().count(), self.faults.dead_letters);
+            format!("{rows}\t{}\t{dead_letters}\n", conflicts.len())
         } else if sql.contains("uniqExact") {
-            format!("{}\n", conflicts.iter().map(id).collect::<BTreeSet<_>>().len())
+            format!("{}\n", conflicts.iter().map(identity).collect::<BTreeSet<_>>().len())
         } else if sql.contains("usage_event_conflicts FINAL") {
-            conflicts.iter().map(|row| format!("{}\t{}\n", id(row), milliseconds(row))).collect()
-        } else if sql.contains("usage_by_hour") {
-            self.hours()
+            conflicts.iter().map(event_row).collect()
+        } else if sql.contains("SHA256") {
+            self.set_hashes()
+        } else if sql.contains("toStartOfDay") {
+            self.totals(86_400, 19_800)
+        } else if sql.contains("GROUP BY") {
+            self.totals(3_600, 0)
         } else if sql.contains("count()") {
             format!("{}\n", self.visible().count())
         } else {
@@ -229,17 +306,54 @@ impl State {
         }
     }
 
-    fn hours(&self) -> String {
-        let mut hours: BTreeMap<(&str, &str, i64), (u64, BigInt)> = BTreeMap::new();
+    fn audit(&self) -> String {
+        let (stored, duplicates, conflicts) =
+            (self.rows.len(), self.duplicates, self.conflicts.len());
+        let dead_letters = self.faults.dead_letters;
+        let records = u64::try_from(stored + conflicts).unwrap() + duplicates + dead_letters;
+        let first = u64::from(self.faults.audit_begins_late);
+        let last = first + records - 1;
+        format!(
+            "usage.events\t0\t0\t{first}\t{last}\t{records}\t{stored}\t{duplicates}\t{conflicts}\t{dead_letters}\n"
+        )
+    }
+
+    fn set_hashes(&self) -> String {
+        let mut hashes: BTreeMap<&str, SetHash> = BTreeMap::new();
         for row in self.visible() {
-            let hour = milliseconds(row).div_euclid(3_600_000) * 3_600;
-            let total = hours
-                .entry((text(row, "code"), text(row, "external_customer_id"), hour))
-                .or_default();
+            let organization = text(row, "organization");
+            let (milliseconds, value) = (milliseconds(row).to_string(), value(row));
+            let parts = [
+                organization,
+                scope(row),
+                text(row, "transaction_id"),
+                text(row, "external_customer_id"),
+                text(row, "code"),
+                &milliseconds,
+                value.as_deref().unwrap_or("null"),
+            ];
+            let row: String = parts.iter().map(|part| format!("{}:{part}", part.len())).collect();
+            hashes.entry(organization).or_default().add(row.as_bytes());
+        }
+        let line = |(organization, hash): (&str, SetHash)| {
+            format!("{organization}\t{}\t{hash}\n", hash.rows)
+        };
+        hashes.into_iter().map(line).collect()
+    }
+
+    fn totals(&self, seconds: i64, offset: i64) -> String {
+        let mut totals: BTreeMap<(&str, &str, &str, i64), (u64, BigInt)> = BTreeMap::new();
+        for row in self.visible() {
+            let start = milliseconds(row).div_euclid(1_000) + offset;
+            let start = start.div_euclid(seconds) * seconds - offset;
+            let customer = text(row, "external_customer_id");
+            let key = (text(row, "organization"), text(row, "code"), customer, start);
+            let total = totals.entry(key).or_default();
             total.0 += 1;
             total.1 += value(row).map_or(BigInt::ZERO, |value| decimal::parse(&value).unwrap());
         }
-        let line = |((code, customer, hour), (events, sum)): ((&str, &str, i64), (u64, BigInt))| {
+        let mut lines = String::new();
+        for ((organization, code, customer, start), (events, sum)) in totals {
             let sum = if self.faults.sums_as_floats {
                 sum.to_string().parse::<f64>().unwrap().to_string()
             } else {
@@ -249,17 +363,22 @@ impl State {
                 sum.strip_prefix('-').map_or(("", sum.as_str()), |digits| ("-", digits));
             let digits = format!("{digits:0>13}");
             let (whole, fraction) = digits.split_at(digits.len() - 12);
-            format!("{code}\t{customer}\t{hour}\t{events}\t{sign}{whole}.{fraction}\n")
-        };
-        hours.into_iter().map(line).collect()
+            lines.push_str(&format!(
+                "{organization}\t{code}\t{customer}\t{start}\t{events}\t{sign}{whole}.{fraction}\n"
+            ));
+        }
+        lines
     }
+}
+
+fn identity(row: &Value) -> String {
+    format!("{}\t{}\t{}", text(row, "organization"), scope(row), text(row, "transaction_id"))
 }
 
 fn event_row(row: &Value) -> String {
     let value = value(row).unwrap_or_else(|| "\\N".to_owned());
-    let (id, code, customer) =
-        (text(row, "transaction_id"), text(row, "code"), text(row, "external_customer_id"));
-    format!("org_demo\t\t{id}\t{code}\t{customer}\t{}\t{value}\n", milliseconds(row))
+    let (code, customer) = (text(row, "code"), text(row, "external_customer_id"));
+    format!("{}\t{code}\t{customer}\t{}\t{value}\n", identity(row), milliseconds(row))
 }
 
 /// The events of a body, with every quantity as a string so that none is rounded.
@@ -276,8 +395,11 @@ fn events(body: &[u8]) -> Vec<Value> {
     request["events"].as_array().unwrap().clone()
 }
 
-/// `12.5}…` as `"12.5"}…`.
+/// `12.5}…` as `"12.5"}…`; what is a string already stays.
 fn quoted(text: &str) -> String {
+    if text.starts_with('"') {
+        return text.to_owned();
+    }
     let number = text.split([',', '}']).next().unwrap();
-    format!("\"{}\"{}", number.trim_matches('"'), &text[number.len()..])
+    format!("\"{number}\"{}", &text[number.len()..])
 }

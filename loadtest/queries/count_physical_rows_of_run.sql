@@ -1,0 +1,4 @@
+SELECT count()
+FROM usage_events
+WHERE startsWith(external_customer_id, {customers:String})
+FORMAT TabSeparated
