@@ -7,4 +7,5 @@ WHERE topic = {topic:String}
     AND last_offset >= {first:UInt64}
     AND first_offset < {end:UInt64}
     AND inserted_at >= fromUnixTimestamp64Milli({since:Int64}, 'UTC')
+    AND inserted_at < fromUnixTimestamp64Milli({until:Int64}, 'UTC')
 ORDER BY first_offset

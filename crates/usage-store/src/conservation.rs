@@ -219,17 +219,18 @@ impl UsageStore {
         .await
     }
 
-    /// What the audit says of the records of `range`, by ranges that overlap it and were inserted at or
-    /// after `since`, in the order of their first offsets.
+    /// What the audit says of the records of `range`, by ranges that overlap it and were inserted within
+    /// `inserted`, in the order of their first offsets.
     pub async fn audit_ranges(
         &self,
         topic: &str,
         range: &LogRange,
-        since: DateTime<Utc>,
+        inserted: Range<DateTime<Utc>>,
     ) -> Result<Vec<AuditRange>, StoreError> {
         let query = in_range(self.query(AUDIT_RANGES), range)
             .param("topic", topic)
-            .param("since", since.timestamp_millis());
+            .param("since", inserted.start.timestamp_millis())
+            .param("until", inserted.end.timestamp_millis());
         let mut ranges = Vec::new();
         self.rows(query, "reading the audit", |row| {
             ranges.push(AuditRange {

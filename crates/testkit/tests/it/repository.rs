@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use testkit::repo;
 
 /// Which of our crates each crate may use. The picture of ARCHITECTURE.md, as a table.
-const EDGES: [(&str, &[&str]); 14] = [
+const EDGES: [(&str, &[&str]); 15] = [
     ("metering", &[]),
     ("fault-injection", &[]),
     ("service-kit", &["fault-injection"]),
@@ -16,6 +16,10 @@ const EDGES: [(&str, &[&str]); 14] = [
     ("embedded-clickhouse", &["service-kit"]),
     ("ingest-api", &["config-store", "event-log", "fault-injection", "metering", "service-kit"]),
     ("event-consumer", &["event-log", "fault-injection", "metering", "service-kit", "usage-store"]),
+    (
+        "operator",
+        &["event-consumer", "event-log", "local-engines", "metering", "service-kit", "usage-store"],
+    ),
     (
         "standalone",
         &[

@@ -1,0 +1,110 @@
+//! The log and the store that a command works on: servers, or those of a data directory.
+
+mod data_dir;
+
+use crate::config::EngineArgs;
+use anyhow::Context as _;
+use data_dir::DataDir;
+use event_consumer::decode::Source;
+use event_log::embedded::{EmbeddedLog, EmbeddedLogOptions, EmbeddedReader};
+use event_log::kafka::{KafkaProducer, KafkaReader};
+use event_log::{EventLogProducer, EventLogReader};
+use local_engines::clickhouse::EmbeddedClickHouse;
+use service_kit::clock::SystemClock;
+use std::path::Path;
+use std::sync::Arc;
+use usage_store::UsageStore;
+
+/// The topic of embedded engines.
+const EMBEDDED_TOPIC: &str = "usage.events";
+
+/// A log to read and a store.
+#[derive(Debug)]
+pub struct Engines {
+    pub reader: Box<dyn EventLogReader>,
+    pub store: UsageStore,
+    pub source: Source,
+}
+
+/// A log to write to and a store to read from.
+#[derive(Debug)]
+pub struct PublishingEngines {
+    pub producer: Arc<dyn EventLogProducer>,
+    pub store: UsageStore,
+    pub source: Source,
+    /// Started by this command, and stopped with it.
+    engine: Option<EmbeddedClickHouse>,
+}
+
+/// The engines as `args` name them; nothing is locked, and the services may run.
+pub fn open(args: &EngineArgs) -> anyhow::Result<Engines> {
+    let Some(path) = &args.data_dir else {
+        let kafka = args.kafka();
+        let source = Source {
+            topic: kafka.topic.clone(),
+            epoch: args.topic_epoch,
+            partition_count: kafka.partitions,
+        };
+        let reader = Box::new(KafkaReader::connect(&kafka)?);
+        return Ok(Engines { reader, store: UsageStore::connect(&args.store.config()), source });
+    };
+    let data_dir = DataDir::open(path)?;
+    let reader = EmbeddedReader::open(&data_dir.log(), &args.kafka_group)?;
+    let source = embedded_source(args, reader.partition_count());
+    let store = UsageStore::connect(&data_dir.running_store(&args.store)?);
+    Ok(Engines { reader: Box::new(reader), store, source })
+}
+
+/// Only the store.
+pub fn open_store(args: &EngineArgs) -> anyhow::Result<UsageStore> {
+    let config = match &args.data_dir {
+        None => args.store.config(),
+        Some(path) => DataDir::open(path)?.running_store(&args.store)?,
+    };
+    Ok(UsageStore::connect(&config))
+}
+
+/// The engines with a log to write to. An embedded log has one writer, so its stack has to be stopped;
+/// the engine of its store, which is then stopped as well, is started here. Blocks.
+pub fn open_for_publishing(args: &EngineArgs) -> anyhow::Result<PublishingEngines> {
+    let Some(path) = &args.data_dir else {
+        let kafka = args.kafka();
+        let source = Source {
+            topic: kafka.topic.clone(),
+            epoch: args.topic_epoch,
+            partition_count: kafka.partitions,
+        };
+        let producer = Arc::new(KafkaProducer::connect(&kafka)?);
+        let store = UsageStore::connect(&args.store.config());
+        return Ok(PublishingEngines { producer, store, source, engine: None });
+    };
+    let data_dir = DataDir::open(path)?;
+    let log = open_log(&data_dir.log(), &args.kafka_group)?;
+    let source = embedded_source(args, log.producer().partition_count());
+    let (config, engine) = data_dir.own_store(&args.store)?;
+    let producer = Arc::new(log.producer());
+    Ok(PublishingEngines { producer, store: UsageStore::connect(&config), source, engine })
+}
+
+fn open_log(path: &Path, group: &str) -> anyhow::Result<EmbeddedLog> {
+    let partitions = EmbeddedReader::open(path, group)?.partition_count();
+    EmbeddedLog::open(EmbeddedLogOptions::new(path, partitions, Arc::new(SystemClock))).context(
+        "records can only be published while the stack on this data directory is stopped: stop it, run this again, and start it",
+    )
+}
+
+fn embedded_source(args: &EngineArgs, partition_count: u16) -> Source {
+    Source { topic: EMBEDDED_TOPIC.to_owned(), epoch: args.topic_epoch, partition_count }
+}
+
+impl PublishingEngines {
+    /// Stops what was started. Blocks.
+    pub fn close(self) -> anyhow::Result<()> {
+        let Self { producer, store: _, source: _, engine } = self;
+        drop(producer);
+        if let Some(engine) = engine {
+            engine.stop().context("the ClickHouse engine did not stop")?;
+        }
+        Ok(())
+    }
+}
