@@ -38,7 +38,10 @@ fn main() {
         let start = cpu_time();
         let at = UsageEvent::example().accepted_at;
         partition
-            .decide_backlog(&mut batch, &mut Round { source: &source, at, now, key: &mut key })
+            .decide_backlog(
+                &mut batch,
+                &mut Round { source: &source, at, at_latest: at, now, key: &mut key },
+            )
             .expect("the log is whole");
         deciding += cpu_time() - start;
         if batch.is_full() {

@@ -18,6 +18,7 @@ pub mod pauses;
 mod pipeline;
 pub mod rebalance;
 pub mod start;
+mod trusted_time;
 
 #[cfg(test)]
 mod model_tests;

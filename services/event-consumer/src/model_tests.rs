@@ -3,7 +3,8 @@
 
 use crate::batch::{Batch, BatchLimits, SealedBatch, Tenure};
 use crate::decode::Source;
-use crate::dedup::{Copy, PartitionIndex, PositionOrder};
+use crate::dedup::builder::{IndexBuilder, StoredCopy};
+use crate::dedup::{PartitionIndex, PositionOrder};
 use crate::partition::Round;
 use crate::rebalance::Partitions;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -246,17 +247,16 @@ impl World {
     }
 
     fn rebuilt_index(&self, partition: PartitionId) -> PartitionIndex {
-        let mut index = PartitionIndex::new(ORDER);
+        let mut builder = IndexBuilder::new(ORDER, at(), at(), 10);
         for ((_, offset), row) in self.rows.range((partition, 0)..(partition + 1, 0)) {
-            let copy = Copy {
+            builder.add(&StoredCopy {
                 hash: IdentityHash(row.hash),
                 place: ORDER.current(*offset),
                 fingerprint: row.fingerprint,
-                accepted_at: at(),
-            };
-            index.remember(&copy);
+                accepted_hour: 0,
+            });
         }
-        index
+        builder.build(|| ())
     }
 }
 
@@ -348,7 +348,13 @@ impl Member {
 
     fn decide(&mut self) {
         let (source, mut key) = (source(), Vec::new());
-        let mut round = Round { source: &source, at: at(), now: Instant::now(), key: &mut key };
+        let mut round = Round {
+            source: &source,
+            at: at(),
+            at_latest: at(),
+            now: Instant::now(),
+            key: &mut key,
+        };
         for partition in self.partitions.iter_mut() {
             partition
                 .decide_backlog(&mut self.batch, &mut round)

@@ -41,8 +41,10 @@ pub enum Halt {
 #[derive(Debug)]
 pub struct Round<'a> {
     pub source: &'a Source,
-    /// The time now, for ages and dead letters.
+    /// The time now at the earliest, for dead letters and for how old the log is.
     pub at: DateTime<Utc>,
+    /// The time now at the latest: since when an event is remembered.
+    pub at_latest: DateTime<Utc>,
     pub now: Instant,
     /// A buffer for identity keys.
     pub key: &'a mut Vec<u8>,
@@ -183,6 +185,7 @@ fn decide<'a>(
         place: index.order().current(record.offset),
         fingerprint: *fingerprint,
         accepted_at,
+        decided_at: round.at_latest,
     };
     if sabotaged(Sabotage::SeenBeforeDurable) && seen_before(&identity.0) {
         return Ok(Outcome::Duplicate);

@@ -18,6 +18,7 @@ use crate::metrics;
 use crate::partition::{Partition, Round};
 use crate::pauses::Pauses;
 use crate::rebalance::Partitions;
+use crate::trusted_time::TrustedTime;
 use event_log::{EventLogConsumer, LogError, Offset, PartitionId, Polled};
 use fault_injection::{InjectedFault, Point, Sabotage, reach, sabotaged};
 use inserting::Inserting;
@@ -45,7 +46,7 @@ const BACKLOG_BYTES_MAX: usize = 128 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) enum Report {
     Inserted { batch: Box<SealedBatch>, outcome: Inserted },
-    Rebuilt { tenure: Tenure, outcome: Result<Rebuilt, IndexTooLarge> },
+    Rebuilt { tenures: Vec<Tenure>, outcome: Result<BTreeMap<PartitionId, Rebuilt>, IndexTooLarge> },
 }
 
 /// Whether more is to be fetched.
@@ -74,6 +75,8 @@ pub(crate) struct Pipeline {
     batch: Batch,
     inserting: Inserting,
     rebuilding: Rebuilding,
+    /// Indexes that are complete, and whose partitions are to be opened for decisions.
+    opening: Vec<(Tenure, Rebuilt)>,
     reports: (Sender<Report>, Receiver<Report>),
     pauses: Pauses,
     /// Since when a full batch waits for the one before it.
@@ -91,6 +94,7 @@ pub(crate) struct Pipeline {
     next_commit: Instant,
     /// A buffer for identity keys.
     key: Vec<u8>,
+    time: TrustedTime,
 }
 
 impl Pipeline {
@@ -102,6 +106,7 @@ impl Pipeline {
             batch: Batch::new(parts.config.batch),
             inserting: Inserting::default(),
             rebuilding: Rebuilding::default(),
+            opening: Vec::new(),
             reports: std::sync::mpsc::channel(),
             pauses: Pauses::default(),
             blocked_since: None,
@@ -113,6 +118,7 @@ impl Pipeline {
             next_forget: now,
             next_commit: now,
             key: Vec::with_capacity(1024),
+            time: TrustedTime::new(parts.clock.now(), now),
             parts,
         }
     }
@@ -179,10 +185,12 @@ impl Pipeline {
         if self.full {
             return Ok(());
         }
+        let now = Instant::now();
         let mut round = Round {
             source: &self.parts.config.source,
-            at: self.parts.clock.now(),
-            now: Instant::now(),
+            at: self.time.earliest(self.parts.clock.now(), now),
+            at_latest: self.time.latest(now),
+            now,
             key: &mut self.key,
         };
         for partition in self.partitions.iter_mut() {
@@ -222,8 +230,10 @@ impl Pipeline {
         while let Ok(report) = self.reports.1.try_recv() {
             self.take(report)?;
         }
-        if !self.full || self.too_large.is_some_and(|rebuild| rebuild.again) {
-            self.rebuilding.start_next(&self.parts, &self.reports.0, self.room());
+        self.open_rebuilt()?;
+        if !self.full || self.too_large.as_ref().is_some_and(|rebuild| rebuild.again) {
+            let at = self.time.earliest(self.parts.clock.now(), Instant::now());
+            self.rebuilding.start_next(&self.parts, &self.reports.0, at, self.room());
         }
         Ok(())
     }
@@ -246,19 +256,10 @@ impl Pipeline {
                 }
                 Ok(())
             }
-            Report::Rebuilt { tenure, outcome } => {
-                self.rebuilding.finish(tenure);
-                if !self.partitions.holds(tenure) {
-                    return Ok(());
-                }
-                match outcome {
-                    Ok(rebuilt) => self.rebuilt(tenure, rebuilt),
-                    Err(IndexTooLarge { bytes_max }) => {
-                        self.too_large = Some(TooLarge::new(tenure, bytes_max));
-                        self.make_room();
-                        Ok(())
-                    }
-                }
+            Report::Rebuilt { tenures, outcome } => {
+                self.rebuilding.finish(&tenures);
+                self.take_rebuilt(tenures, outcome);
+                Ok(())
             }
         }
     }

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use metering::UsageEvent;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use usage_store::{EventRows, IdentityRow, IngestBatchRow, InsertToken, Position};
+use usage_store::{EventRows, IdentityRow, IngestBatchRow, InsertToken, Position, Remembered};
 
 async fn insert(database: &Database, events: &[(UsageEvent<'static>, Position)]) {
     let mut rows = EventRows::default();
@@ -21,13 +21,13 @@ async fn insert(database: &Database, events: &[(UsageEvent<'static>, Position)])
 async fn remembered(
     database: &Database,
     epoch: u16,
-    partition: u16,
+    partitions: &[u16],
     since: DateTime<Utc>,
 ) -> BTreeSet<IdentityRow> {
     let mut rows = BTreeSet::new();
     database
         .store
-        .remembered_identities(epoch, partition, since, |row| {
+        .remembered_identities(Remembered { epoch, partitions, since }, |row| {
             rows.insert(row);
         })
         .await
@@ -39,10 +39,12 @@ fn row(event: &UsageEvent<'_>, position: Position) -> IdentityRow {
     let mut key = Vec::new();
     event.write_identity_key(&mut key);
     IdentityRow {
+        partition: position.partition,
         epoch: position.epoch,
         offset: position.offset,
         hash: metering::identity::identity_hash(&key).0,
         fingerprint: event.payload_fingerprint(),
+        accepted_hour: u32::try_from(event.accepted_at.timestamp() / 3600).unwrap(),
     }
 }
 
@@ -66,11 +68,23 @@ async fn a_partition_remembers_its_own_since_an_instant() {
     insert(&database, &stored[2..3]).await;
     let expected =
         |indices: &[usize]| indices.iter().map(|i| row(&stored[*i].0, stored[*i].1)).collect();
-    assert_eq!(remembered(&database, 1, 0, start()).await, expected(&[1, 2, 4]));
-    assert_eq!(remembered(&database, 1, 1, start()).await, expected(&[3]));
-    assert_eq!(remembered(&database, 1, 7, start()).await, BTreeSet::new());
+    assert_eq!(remembered(&database, 1, &[0], start()).await, expected(&[1, 2, 4]));
+    assert_eq!(remembered(&database, 1, &[1], start()).await, expected(&[3]));
+    assert_eq!(remembered(&database, 1, &[7], start()).await, BTreeSet::new());
+    assert_eq!(remembered(&database, 1, &[], start()).await, BTreeSet::new());
+    assert_eq!(remembered(&database, 1, &[0, 7, 1], start()).await, expected(&[1, 2, 3, 4]));
+    // Copies that were not merged count each.
+    let count = database.store.count_identities(Remembered {
+        epoch: 1,
+        partitions: &[0, 1, 7],
+        since: start(),
+    });
     assert_eq!(
-        remembered(&database, 2, 0, start() - TimeDelta::days(1)).await,
+        count.await.unwrap().into_iter().collect::<BTreeSet<_>>(),
+        BTreeSet::from([(0, 4), (1, 1)])
+    );
+    assert_eq!(
+        remembered(&database, 2, &[0], start() - TimeDelta::days(1)).await,
         expected(&[0, 1, 2, 4, 5])
     );
 }
@@ -106,6 +120,34 @@ async fn the_highest_offset_is_that_of_the_topic_epoch_and_partition() {
 }
 
 #[tokio::test]
+async fn the_recent_insert_is_the_earliest_of_the_newest_hundred() {
+    let database = database("recent").await;
+    let audit = |first_offset: u64, seconds| IngestBatchRow {
+        topic: Cow::Borrowed(TOPIC),
+        epoch: 1,
+        partition: 3,
+        first_offset,
+        last_offset: first_offset,
+        records: 1,
+        stored: 1,
+        duplicates: 0,
+        conflicts: 0,
+        dead_letters: 0,
+        bytes_hash: 0,
+        token: Cow::Borrowed(""),
+        inserted_at: start() + TimeDelta::seconds(seconds),
+    };
+    let recent = async || database.store.recent_insert(TOPIC, 1, 3).await.unwrap();
+    assert_eq!(recent().await, None);
+    let rows: Vec<_> = (0..150).map(|offset: i64| audit(offset.unsigned_abs(), offset)).collect();
+    database.store.insert_batches(&rows).await.unwrap();
+    assert_eq!(recent().await, Some(start() + TimeDelta::seconds(50)));
+    // For a moment the clock was 90 days ahead.
+    database.store.insert_batches(&[audit(150, 90 * 86_400)]).await.unwrap();
+    assert_eq!(recent().await, Some(start() + TimeDelta::seconds(51)));
+}
+
+#[tokio::test]
 async fn many_identities_arrive_complete() {
     let database = database("many").await;
     let sql = "INSERT INTO usage_events (organization_id, transaction_id, timestamp, accepted_at, identity_hash, payload_fingerprint, \
@@ -116,7 +158,7 @@ async fn many_identities_arrive_complete() {
     let since = start() - TimeDelta::days(100);
     let count = database
         .store
-        .remembered_identities(1, 3, since, |row| {
+        .remembered_identities(Remembered { epoch: 1, partitions: &[3], since }, |row| {
             offsets += row.offset;
             fingerprints += row.fingerprint;
         })

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 const SECONDS_PER_HOUR: i64 = 3600;
 
-/// For each hour in which remembered events were accepted, the earliest place of such an event.
+/// For each hour since which events are remembered, the earliest place of such an event.
 #[derive(Debug, Default)]
 pub(super) struct Ages {
     earliest: BTreeMap<i64, Place>,
@@ -15,6 +15,12 @@ pub(super) struct Ages {
 }
 
 impl Ages {
+    /// The ages of events that were noted in any order.
+    pub(super) fn of(hours: &Hours) -> Self {
+        let noted = (hours.first..).zip(&hours.earliest).filter(|(_, place)| **place < Place::END);
+        Self { earliest: noted.map(|(hour, place)| (hour, *place)).collect(), last: None }
+    }
+
     pub(super) fn note(&mut self, accepted_at: DateTime<Utc>, place: Place) {
         let hour = accepted_at.timestamp().div_euclid(SECONDS_PER_HOUR);
         if self.last.is_some_and(|(last, earliest)| last == hour && earliest <= place) {
@@ -36,6 +42,31 @@ impl Ages {
     pub(super) fn allocated_bytes(&self) -> usize {
         // A B-tree node is at least half full.
         self.earliest.len() * 2 * size_of::<(i64, Place)>()
+    }
+}
+
+/// As [`Ages`], for many events that come in no order: an array of all hours there can be.
+#[derive(Debug)]
+pub(super) struct Hours {
+    first: i64,
+    /// `Place::END` where no event was noted.
+    earliest: Vec<Place>,
+}
+
+impl Hours {
+    /// For events accepted from `since` to `at`; later ones count as accepted at `at`.
+    pub(super) fn new(since: DateTime<Utc>, at: DateTime<Utc>) -> Self {
+        let hour = |at: DateTime<Utc>| at.timestamp().div_euclid(SECONDS_PER_HOUR);
+        let first = hour(since);
+        let hours = usize::try_from(hour(at) - first).unwrap_or(0) + 1;
+        Self { first, earliest: vec![Place::END; hours] }
+    }
+
+    /// `hour` is counted from 1970.
+    pub(super) fn note(&mut self, hour: u32, place: Place) {
+        let last = self.earliest.len() - 1;
+        let index = usize::try_from(i64::from(hour) - self.first).unwrap_or(0).min(last);
+        self.earliest[index] = place.min(self.earliest[index]);
     }
 }
 
@@ -75,5 +106,19 @@ mod tests {
             ages.note(hour(20), order.current(offset));
         }
         assert_eq!(ages.advance(hour(20)), order.current(3));
+    }
+
+    #[test]
+    fn hours_are_the_ages_of_the_same_events() {
+        let order = PositionOrder::new(1);
+        let mut hours = Hours::new(hour(10), hour(14));
+        let mut ages = Ages::default();
+        for (accepted, counts_as, offset) in
+            [(12, 12, 7), (10, 10, 9), (12, 12, 3), (14, 14, 12), (99, 14, 11), (9, 10, 8)]
+        {
+            hours.note(accepted, order.current(offset));
+            ages.note(hour(counts_as), order.current(offset));
+        }
+        assert_eq!(Ages::of(&hours).earliest, ages.earliest);
     }
 }

@@ -24,7 +24,11 @@ pub struct Copy {
     pub place: Place,
     /// Hash of what the producer said, identity apart. Only its low 40 bits are compared.
     pub fingerprint: u64,
+    /// When the API accepted it, and not after the time now.
     pub accepted_at: DateTime<Utc>,
+    /// The time now, since when it is remembered: an API whose clock was behind must not shorten the
+    /// horizon of an event.
+    pub decided_at: DateTime<Utc>,
 }
 
 /// What a copy is.
@@ -51,8 +55,8 @@ pub struct PartitionIndex {
     allocated: usize,
     forget_below: Place,
     ages: Ages,
-    /// When the copy that was decided last was accepted.
-    decided_at: Option<DateTime<Utc>>,
+    /// When the copy that was decided last was accepted. What is to come may be as old.
+    latest: Option<DateTime<Utc>>,
 }
 
 impl PartitionIndex {
@@ -65,8 +69,15 @@ impl PartitionIndex {
             allocated: 0,
             forget_below: Place::FIRST,
             ages: Ages::default(),
-            decided_at: None,
+            latest: None,
         }
+    }
+
+    /// The index of these tables, which nothing was decided with yet.
+    pub(super) fn of_tables(order: PositionOrder, tables: Vec<Table>, ages: Ages) -> Self {
+        let mut index = Self { tables, ages, ..Self::new(order) };
+        index.measure();
+        index
     }
 
     pub fn order(&self) -> PositionOrder {
@@ -89,9 +100,9 @@ impl PartitionIndex {
 
     /// What `copy` is; a first copy is remembered.
     pub fn decide(&mut self, copy: &Copy) -> Verdict {
-        self.decided_at = Some(copy.accepted_at);
+        self.latest = Some(copy.accepted_at);
         let entry = Entry::new(copy.hash, copy.place, copy.fingerprint);
-        let Some(known) = self.find_or_insert(entry, copy.accepted_at) else {
+        let Some(known) = self.find_or_insert(entry, copy.decided_at) else {
             return Verdict::First;
         };
         if sabotaged(Sabotage::BoundedSeenSet) && known.place() < copy.place.back(SEEN_SET_IDS) {
@@ -110,22 +121,10 @@ impl PartitionIndex {
         }
     }
 
-    /// Takes over what the store holds. Of several rows of one event the earliest counts.
-    pub fn remember(&mut self, copy: &Copy) {
-        let entry = Entry::new(copy.hash, copy.place, copy.fingerprint);
-        if self
-            .find_or_insert(entry, copy.accepted_at)
-            .is_some_and(|known| known.place() > copy.place)
-        {
-            self.table(&entry).replace(entry);
-            self.ages.note(copy.accepted_at, copy.place);
-        }
-    }
-
     /// Lets go of ids that were accepted more than `horizon` before the copy that was decided last.
     /// Not before now: the copies to come may have waited in the log for long.
     pub fn forget_beyond(&mut self, horizon: Duration) {
-        if let Some(at) = self.decided_at {
+        if let Some(at) = self.latest {
             self.forget_before(at - horizon);
         }
     }
@@ -144,24 +143,20 @@ impl PartitionIndex {
     pub fn cut_back(&mut self, next: Offset) {
         let end = self.order.current(next);
         self.forget_below = self.forget_below.min(end);
-        self.decided_at = None;
+        self.latest = None;
         self.rebuild_tables(self.forget_below..end);
     }
 
-    fn table(&mut self, entry: &Entry) -> &mut Table {
-        &mut self.tables[entry.shard()]
-    }
-
-    fn find_or_insert(&mut self, entry: Entry, accepted_at: DateTime<Utc>) -> Option<Entry> {
+    fn find_or_insert(&mut self, entry: Entry, since: DateTime<Utc>) -> Option<Entry> {
         let keep = self.forget_below..Place::END;
-        let table = self.table(&entry);
+        let table = &mut self.tables[entry.shard()];
         let (len, bytes) = (table.len(), table.allocated_bytes());
         let known = table.find_or_insert(entry, &keep);
         let (new_len, new_bytes) = (table.len(), table.allocated_bytes());
         if known.is_none() {
             self.len = self.len - len + new_len;
             self.allocated = self.allocated - bytes + new_bytes;
-            self.ages.note(accepted_at, entry.place());
+            self.ages.note(since, entry.place());
         }
         known
     }
@@ -170,6 +165,10 @@ impl PartitionIndex {
         for table in &mut self.tables {
             table.rebuild(&keep);
         }
+        self.measure();
+    }
+
+    fn measure(&mut self) {
         self.len = self.tables.iter().map(Table::len).sum();
         self.allocated = self.tables.iter().map(Table::allocated_bytes).sum();
     }

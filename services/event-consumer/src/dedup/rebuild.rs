@@ -1,17 +1,20 @@
-//! Reads the index of a partition back from what the store holds.
+//! Reads the indexes of partitions back from what the store holds, in one scan for all of them.
 
-use super::{Copy, PartitionIndex, PositionOrder};
+use super::builder::StoredCopy;
+use super::{IndexBuilder, PartitionIndex, PositionOrder};
 use chrono::{DateTime, Utc};
 use event_log::{Offset, PartitionId};
 use metering::IdentityHash;
 use service_kit::lifecycle::chain;
 use service_kit::retry::Backoff;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
-use usage_store::{IdentityRow, StoreError, UsageStore};
+use usage_store::{IdentityRow, Remembered, StoreError, UsageStore};
 
 /// First and longest delay between two attempts.
 const DELAYS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// Rows after which progress is told.
+/// Rows after which progress is told, and the memory looked at.
 const PROGRESS_ROWS: u64 = 100_000;
 
 /// What to read.
@@ -19,13 +22,13 @@ const PROGRESS_ROWS: u64 = 100_000;
 pub struct RebuildRequest {
     pub topic: String,
     pub order: PositionOrder,
-    pub partition: PartitionId,
-    /// Events accepted before it are not remembered.
-    pub since: DateTime<Utc>,
-    /// The time now. The store does not say when each event was accepted, so all count as accepted
-    /// now: they are remembered longer than they have to be, never shorter.
+    pub partitions: Vec<PartitionId>,
+    /// The time now. No event counts as accepted later.
     pub at: DateTime<Utc>,
-    /// Memory for the index, in bytes.
+    /// How far before now, or before the last insert if that was earlier, the events to be remembered
+    /// were accepted.
+    pub reach: Duration,
+    /// Memory for all these indexes together, in bytes.
     pub bytes_max: usize,
 }
 
@@ -37,26 +40,29 @@ pub struct Rebuilt {
     pub highest_stored: Option<Offset>,
 }
 
-/// The index needs more memory than the `bytes_max` that it may have. Forgetting would bill events twice.
+/// The indexes need more memory than the `bytes_max` that they may have. Forgetting would bill events twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IndexTooLarge {
     pub bytes_max: usize,
 }
 
-/// Tries until the store has answered. `progress` is called now and then while it does.
+/// What is told now and then while a rebuild gets on.
+pub type Progress = Arc<dyn Fn() + Send + Sync>;
+
+/// Tries until the store has answered.
 pub async fn rebuild(
     store: &UsageStore,
     request: RebuildRequest,
-    progress: impl Fn(),
-) -> Result<Rebuilt, IndexTooLarge> {
+    progress: Progress,
+) -> Result<BTreeMap<PartitionId, Rebuilt>, IndexTooLarge> {
     let mut backoff = Backoff::new(DELAYS.0, DELAYS.1);
     loop {
         match attempt(store, &request, &progress).await {
             Ok(rebuilt) => return rebuilt,
             Err(error) => tracing::warn!(
-                partition = request.partition,
+                partitions = request.partitions.len(),
                 error = chain(&error),
-                "cannot read the stored identities, trying again; the partition waits"
+                "cannot read the stored identities, trying again; the partitions wait"
             ),
         }
         tokio::time::sleep(backoff.next_delay()).await;
@@ -66,33 +72,124 @@ pub async fn rebuild(
 async fn attempt(
     store: &UsageStore,
     request: &RebuildRequest,
-    progress: &impl Fn(),
-) -> Result<Result<Rebuilt, IndexTooLarge>, StoreError> {
-    let RebuildRequest { ref topic, order, partition, since, at, bytes_max } = *request;
+    progress: &Progress,
+) -> Result<Result<BTreeMap<PartitionId, Rebuilt>, IndexTooLarge>, StoreError> {
+    let RebuildRequest { ref topic, order, ref partitions, at, reach, bytes_max } = *request;
     store.check().await?;
-    let mut index = PartitionIndex::new(order);
-    let (mut rows, mut too_large) = (0_u64, false);
-    let remember = |row: IdentityRow| {
+    let store = store.caught_up().await?;
+    let (mut highest_stored, mut latest) = (BTreeMap::new(), at);
+    for partition in partitions {
+        let highest = store.highest_stored_offset(topic, order.epoch(), *partition).await?;
+        highest_stored.insert(*partition, highest);
+        let recent = store.recent_insert(topic, order.epoch(), *partition).await?;
+        latest = recent.map_or(latest, |recent| recent.min(latest));
+        progress();
+    }
+    let remembered = Remembered { epoch: order.epoch(), partitions, since: latest - reach };
+    let counts: BTreeMap<_, _> = store.count_identities(remembered).await?.into_iter().collect();
+    let mut piles = Piles::new(request, remembered.since, &counts);
+    let mut rows = 0_u64;
+    let add = |row: IdentityRow| {
         rows += 1;
         if rows.is_multiple_of(PROGRESS_ROWS) {
             progress();
+            piles.check_memory();
         }
-        too_large |= index.allocated_bytes() > bytes_max;
-        if !too_large {
-            index.remember(&copy(order, &row, at));
-        }
+        piles.add(&row);
     };
-    store.remembered_identities(order.epoch(), partition, since, remember).await?;
-    if too_large {
+    store.remembered_identities(remembered, add).await?;
+    if piles.are_too_large() {
         return Ok(Err(IndexTooLarge { bytes_max }));
     }
-    let highest_stored = store.highest_stored_offset(topic, order.epoch(), partition).await?;
-    Ok(Ok(Rebuilt { index, highest_stored }))
+    Ok(Ok(build(piles, highest_stored, progress).await))
 }
 
-fn copy(order: PositionOrder, row: &IdentityRow, accepted_at: DateTime<Utc>) -> Copy {
-    let IdentityRow { epoch, offset, hash, fingerprint } = *row;
-    let place =
-        order.stored(epoch, offset).expect("the query asks for this epoch and those before it");
-    Copy { hash: IdentityHash(hash), place, fingerprint, accepted_at }
+/// Puts the ids in order, away from the runtime's threads, which have others to serve.
+async fn build(
+    piles: Piles,
+    highest_stored: BTreeMap<PartitionId, Option<Offset>>,
+    progress: &Progress,
+) -> BTreeMap<PartitionId, Rebuilt> {
+    let mut rebuilt = BTreeMap::new();
+    for (partition, builder) in piles.builders {
+        let progress = Arc::clone(progress);
+        let building = tokio::task::spawn_blocking(move || builder.build(|| progress()));
+        let index = building.await.expect("putting ids in order neither panics nor is cancelled");
+        let highest_stored = highest_stored.get(&partition).copied().flatten();
+        rebuilt.insert(partition, Rebuilt { index, highest_stored });
+    }
+    rebuilt
+}
+
+/// The ids of each partition, as far as they have come.
+struct Piles {
+    builders: BTreeMap<PartitionId, IndexBuilder>,
+    order: PositionOrder,
+    bytes_max: usize,
+    too_large: bool,
+}
+
+impl Piles {
+    fn new(
+        request: &RebuildRequest,
+        since: DateTime<Utc>,
+        counts: &BTreeMap<PartitionId, u64>,
+    ) -> Self {
+        let RebuildRequest { order, ref partitions, at, bytes_max, .. } = *request;
+        let count = |partition| {
+            let counted = counts.get(partition).copied().unwrap_or(0);
+            usize::try_from(counted).unwrap_or(usize::MAX)
+        };
+        // The count includes copies that were not merged. Without them it may be little enough yet.
+        let needed = partitions.iter().map(|p| IndexBuilder::bytes_for(count(p)));
+        let fits = needed.fold(0, usize::saturating_add) <= bytes_max;
+        let expected = |partition| if fits { count(partition) } else { 0 };
+        let builder = |partition| IndexBuilder::new(order, since, at, expected(partition));
+        let builders = partitions.iter().map(|p| (*p, builder(p))).collect();
+        Self { builders, order, bytes_max, too_large: false }
+    }
+
+    fn add(&mut self, row: &IdentityRow) {
+        let IdentityRow { partition, epoch, offset, hash, fingerprint, accepted_hour } = *row;
+        if self.too_large {
+            return;
+        }
+        let place = self.order.stored(epoch, offset);
+        let place = place.expect("the query asks for this epoch and those before it");
+        let builder = self.builders.get_mut(&partition);
+        builder.expect("the query asks for these partitions").add(&StoredCopy {
+            hash: IdentityHash(hash),
+            place,
+            fingerprint,
+            accepted_hour,
+        });
+    }
+
+    /// What does not fit is not kept; the answer is read to its end all the same.
+    fn check_memory(&mut self) {
+        if self.too_large || self.needed() <= self.bytes_max {
+            return;
+        }
+        self.builders.values_mut().for_each(IndexBuilder::compact);
+        // Sorting all of it again and again for the last eighth would take hours.
+        if self.needed() > self.bytes_max / 8 * 7 {
+            self.too_large = true;
+            self.builders.clear();
+        }
+    }
+
+    /// Whether the finished indexes would be larger than they may be.
+    fn are_too_large(&mut self) -> bool {
+        if !self.too_large && self.needed() > self.bytes_max {
+            self.builders.values_mut().for_each(IndexBuilder::compact);
+            self.too_large = self.needed() > self.bytes_max;
+        }
+        self.too_large
+    }
+
+    /// Memory of the indexes of what has come, which is more than it takes until they are built.
+    fn needed(&self) -> usize {
+        let bytes = |builder: &IndexBuilder| IndexBuilder::bytes_for(builder.len());
+        self.builders.values().map(bytes).sum()
+    }
 }

@@ -86,6 +86,31 @@ enum Slot {
 }
 
 impl Table {
+    /// The slots, and with them the memory, that a table of `entries` has after it was filled at once.
+    pub(super) fn slots_for(entries: usize) -> usize {
+        slots_for(entries.saturating_add(1))
+    }
+
+    /// Arranges entries that are in no order; of several of one event, the earliest stays. Works
+    /// within the memory of `entries` when that is as many slots as the table needs.
+    pub(super) fn from_unordered(mut entries: Vec<Entry>) -> Self {
+        sort_distinct(&mut entries);
+        let len = entries.len();
+        let mut slots = Self::slots_for(len);
+        let mut places = Vec::with_capacity(len);
+        while !arrange(&entries, slots, &mut places) {
+            slots = larger(slots);
+        }
+        entries.reserve_exact(slots - len);
+        entries.resize(slots, Entry::EMPTY);
+        // Backwards: an entry never stands before its rank, so none is overwritten before it has moved.
+        for (rank, place) in places.iter().enumerate().rev().filter(|(rank, place)| rank != *place)
+        {
+            entries.swap(rank, *place);
+        }
+        Self { slots: entries.into_boxed_slice(), len }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -114,13 +139,6 @@ impl Table {
                 Slot::Free(at) if self.insert_at(at, entry) => return None,
                 _ => self.rebuild_with(keep, larger(self.slots.len())),
             }
-        }
-    }
-
-    /// Overwrites the entry with the hash of `entry`.
-    pub(super) fn replace(&mut self, entry: Entry) {
-        if let Slot::Taken(at) = self.find(&entry) {
-            self.slots[at] = entry;
         }
     }
 
@@ -184,8 +202,28 @@ impl Table {
     }
 }
 
+/// Puts entries into the order of their hashes, and drops all but the earliest of each.
+pub(super) fn sort_distinct(entries: &mut Vec<Entry>) {
+    entries.sort_unstable_by(|one, other| {
+        one.sort_bits().cmp(&other.sort_bits()).then_with(|| one.0.cmp(&other.0))
+    });
+    entries.dedup_by(|later, earlier| later.cmp_hash(earlier) == Ordering::Equal);
+}
+
+/// Notes the slot of each of `entries`, which are in order; `false` when the last fall off the end.
+fn arrange(entries: &[Entry], slots: usize, places: &mut Vec<usize>) -> bool {
+    places.clear();
+    let mut next = 0;
+    for entry in entries {
+        let at = next.max(home(entry, slots));
+        places.push(at);
+        next = at + 1;
+    }
+    next <= slots
+}
+
 fn slots_for(entries: usize) -> usize {
-    (entries * 100).div_ceil(LOAD_GROWN_PERCENT) + 8
+    entries.saturating_mul(100).div_ceil(LOAD_GROWN_PERCENT) + 8
 }
 
 fn larger(slots: usize) -> usize {

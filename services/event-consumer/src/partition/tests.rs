@@ -39,7 +39,13 @@ fn decide(partition: &mut Partition, batch: &mut Batch) -> Result<(), Halt> {
     let at = UsageEvent::example().accepted_at;
     partition.decide_backlog(
         batch,
-        &mut Round { source: &source, at, now: Instant::now(), key: &mut Vec::new() },
+        &mut Round {
+            source: &source,
+            at,
+            at_latest: at,
+            now: Instant::now(),
+            key: &mut Vec::new(),
+        },
     )
 }
 
@@ -113,12 +119,8 @@ fn a_log_that_was_created_anew_under_its_old_epoch_is_noticed() {
     let known = metering::identity::identity_hash(b"8:org_demo,0:,1:1,");
     let index = partition.index_mut().unwrap();
     let place = index.order().current(90);
-    index.remember(&Copy {
-        hash: known,
-        place,
-        fingerprint: 0,
-        accepted_at: UsageEvent::example().accepted_at,
-    });
+    let at = UsageEvent::example().accepted_at;
+    index.decide(&Copy { hash: known, place, fingerprint: 0, accepted_at: at, decided_at: at });
     partition.receive(records([(3, value(1, "a"))]));
     let mut batch = batch(9);
     let error = decide(&mut partition, &mut batch).unwrap_err();

@@ -1,12 +1,14 @@
 //! Partitions come and go: what they bring and what they take along.
 
+use super::upkeep::TooLarge;
 use super::{LOG_RETRY, Pipeline};
 use crate::batch::Tenure;
-use crate::dedup::rebuild::Rebuilt;
+use crate::dedup::rebuild::{IndexTooLarge, Rebuilt};
 use crate::error::ConsumerError;
 use crate::metrics;
 use event_log::{Assignment, FetchedRecords, Offset, PartitionId};
 use fault_injection::{Point, Sabotage, reach, sabotaged};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// Products that would not notice that the log and the store do not fit together.
@@ -68,7 +70,8 @@ impl Pipeline {
             self.inserting.abandon_unless_held(&self.partitions);
         }
         self.rebuilding.abandon_unless_held(&self.partitions);
-        if self.too_large.is_some_and(|rebuild| !self.partitions.holds(rebuild.tenure)) {
+        self.opening.retain(|(tenure, _)| self.partitions.holds(*tenure));
+        if self.too_large.as_ref().is_some_and(|rebuild| !rebuild.is_held(&self.partitions)) {
             self.make_room();
         }
         tracing::info!(partitions = partitions.len(), "partitions revoked");
@@ -83,29 +86,60 @@ impl Pipeline {
         }
     }
 
-    /// Opens a partition for decisions, unless its log is not the one the store was filled from.
-    pub(super) fn rebuilt(
+    /// Takes the outcome of a rebuild, as far as its partitions are still ours.
+    pub(super) fn take_rebuilt(
+        &mut self,
+        mut tenures: Vec<Tenure>,
+        outcome: Result<BTreeMap<PartitionId, Rebuilt>, IndexTooLarge>,
+    ) {
+        tenures.retain(|tenure| self.partitions.holds(*tenure));
+        match outcome {
+            Ok(mut rebuilt) => {
+                let found = |tenure: Tenure| Some((tenure, rebuilt.remove(&tenure.partition)?));
+                self.opening.extend(tenures.into_iter().filter_map(found));
+            }
+            Err(_) if tenures.is_empty() => {}
+            Err(IndexTooLarge { bytes_max }) => {
+                self.too_large = Some(TooLarge::new(tenures, bytes_max));
+                self.make_room();
+            }
+        }
+    }
+
+    /// Opens partitions for decisions, unless their log is not the one the store was filled from.
+    pub(super) fn open_rebuilt(&mut self) -> Result<(), ConsumerError> {
+        while let Some((tenure, rebuilt)) = self.opening.pop() {
+            reach(Point::IndexRebuilt)?;
+            let high = match self.parts.log.watermarks(tenure.partition) {
+                Ok(range) => range.high,
+                Err(error) => {
+                    self.opening.push((tenure, rebuilt));
+                    self.tolerate("reading the log's range", error)?;
+                    return self.wait_for_report(LOG_RETRY);
+                }
+            };
+            self.open(tenure, rebuilt, high)?;
+        }
+        Ok(())
+    }
+
+    fn open(
         &mut self,
         tenure: Tenure,
         rebuilt: Rebuilt,
+        high: Offset,
     ) -> Result<(), ConsumerError> {
-        reach(Point::IndexRebuilt)?;
         let Rebuilt { index, highest_stored } = rebuilt;
         let ids = index.len();
-        let high = match self.parts.log.watermarks(tenure.partition) {
-            Ok(range) => range.high,
-            Err(error) => {
-                self.rebuilding.add(vec![tenure]);
-                self.tolerate("reading the log's range", error)?;
-                return self.wait_for_report(LOG_RETRY);
-            }
-        };
+        if !self.partitions.holds(tenure) {
+            return Ok(());
+        }
         let Some(partition) = self.partitions.get_mut(tenure.partition) else { return Ok(()) };
         if !NO_FIT_CHECK.into_iter().any(sabotaged) {
             check_fit(tenure.partition, partition.next(), high, highest_stored)?;
         }
         partition.set_index(index);
-        if self.too_large.take_if(|rebuild| rebuild.tenure == tenure).is_some() {
+        if self.too_large.take_if(|rebuild| rebuild.is_of(tenure)).is_some() {
             self.make_room();
         }
         metrics::rebuilt();

@@ -1,11 +1,11 @@
-//! The partitions whose indexes are to be rebuilt, one after the other: each reads the whole table.
+//! The partitions whose indexes are to be rebuilt: all that wait at once, in one scan of the table.
 
 use super::{Parts, Report, order};
 use crate::batch::Tenure;
 use crate::dedup::rebuild::{RebuildRequest, rebuild};
 use crate::rebalance::Partitions;
 use chrono::{DateTime, Utc};
-use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -17,71 +17,79 @@ const WAITED_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 #[derive(Debug, Default)]
 pub(super) struct Rebuilding {
-    waiting: VecDeque<Tenure>,
-    current: Option<(Tenure, CancellationToken)>,
+    waiting: Vec<Tenure>,
+    current: Option<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    tenures: Vec<Tenure>,
+    abandon: CancellationToken,
 }
 
 impl Rebuilding {
-    pub(super) fn add(&mut self, tenures: Vec<Tenure>) {
+    pub(super) fn add(&mut self, tenures: impl IntoIterator<Item = Tenure>) {
         self.waiting.extend(tenures);
     }
 
-    /// Has a rebuild done before those that wait.
-    pub(super) fn add_first(&mut self, tenure: Tenure) {
-        self.waiting.push_front(tenure);
-    }
-
-    /// Starts the next rebuild, unless there is one under way; the outcome is reported.
-    pub(super) fn start_next(&mut self, parts: &Parts, reports: &Sender<Report>, bytes_max: usize) {
-        if self.current.is_some() {
+    /// Starts the rebuild of all that wait, unless there is one under way; the outcome is reported.
+    pub(super) fn start_next(
+        &mut self,
+        parts: &Parts,
+        reports: &Sender<Report>,
+        at: DateTime<Utc>,
+        bytes_max: usize,
+    ) {
+        if self.current.is_some() || self.waiting.is_empty() {
             return;
         }
-        let Some(tenure) = self.waiting.pop_front() else { return };
+        let tenures = std::mem::take(&mut self.waiting);
         let abandon = CancellationToken::new();
-        self.current = Some((tenure, abandon.clone()));
-        let at = parts.clock.now();
-        let order = order(&parts.config);
+        self.current = Some(Current { tenures: tenures.clone(), abandon: abandon.clone() });
         let request = RebuildRequest {
             topic: parts.config.source.topic.clone(),
-            order,
-            partition: tenure.partition,
-            since: remembered_since(at, parts.config.horizon),
+            order: order(&parts.config),
+            partitions: tenures.iter().map(|tenure| tenure.partition).collect(),
             at,
+            reach: reach(parts.config.horizon),
             bytes_max,
         };
         let (store, health, reports) = (parts.store.clone(), parts.health.clone(), reports.clone());
+        let progress = Arc::new(move || health.progressed(Instant::now()));
         parts.runtime.spawn(async move {
             let outcome = tokio::select! {
-                outcome = rebuild(&store, request, || health.progressed(Instant::now())) => outcome,
+                outcome = rebuild(&store, request, progress) => outcome,
                 () = abandon.cancelled() => return,
             };
             // Nobody listens any more when the consumer has ended.
-            drop(reports.send(Report::Rebuilt { tenure, outcome }));
+            drop(reports.send(Report::Rebuilt { tenures, outcome }));
         });
     }
 
-    pub(super) fn finish(&mut self, tenure: Tenure) {
-        self.current.take_if(|(current, _)| *current == tenure);
+    pub(super) fn finish(&mut self, tenures: &[Tenure]) {
+        self.current.take_if(|current| current.tenures == tenures);
     }
 
-    /// Forgets the partitions that are ours no longer.
+    /// Forgets the partitions that are ours no longer. A rebuild goes on for those that are.
     pub(super) fn abandon_unless_held(&mut self, partitions: &Partitions) {
         self.waiting.retain(|tenure| partitions.holds(*tenure));
-        if let Some((_, abandon)) = self.current.take_if(|(tenure, _)| !partitions.holds(*tenure)) {
-            abandon.cancel();
+        let lost =
+            |current: &mut Current| !current.tenures.iter().any(|tenure| partitions.holds(*tenure));
+        if let Some(current) = self.current.take_if(lost) {
+            current.abandon.cancel();
         }
     }
 
     pub(super) fn abandon(&self) {
-        if let Some((_, abandon)) = &self.current {
-            abandon.cancel();
+        if let Some(current) = &self.current {
+            current.abandon.cancel();
         }
     }
 }
 
-/// The acceptance of the earliest events that a record to be decided at `at` may be a copy of.
-fn remembered_since(at: DateTime<Utc>, horizon: Duration) -> DateTime<Utc> {
-    at - horizon - WAITED_MAX
+/// How long before a record is decided the earliest events were accepted that it may be a copy of.
+fn reach(horizon: Duration) -> Duration {
+    horizon + WAITED_MAX
 }
 
 #[cfg(test)]
@@ -93,6 +101,6 @@ mod tests {
         let day = Duration::from_secs(86_400);
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
         let waiting = now - 7 * day;
-        assert_eq!(remembered_since(now, 35 * day), waiting - 35 * day);
+        assert_eq!(now - reach(35 * day), waiting - 35 * day);
     }
 }

@@ -6,6 +6,7 @@ use crate::dedup::PartitionIndex;
 use crate::error::ConsumerError;
 use crate::metrics;
 use crate::partition::Partition;
+use crate::rebalance::Partitions;
 use std::time::{Duration, Instant};
 
 /// How often one partition's end is asked for, in turn.
@@ -14,9 +15,9 @@ const LAG_INTERVAL: Duration = Duration::from_secs(1);
 const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A rebuild that needed more memory than there was.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct TooLarge {
-    pub(super) tenure: Tenure,
+    tenures: Vec<Tenure>,
     /// The bytes that were not enough.
     bytes_max: usize,
     /// It is tried again, as there is more by now.
@@ -24,8 +25,17 @@ pub(super) struct TooLarge {
 }
 
 impl TooLarge {
-    pub(super) fn new(tenure: Tenure, bytes_max: usize) -> Self {
-        Self { tenure, bytes_max, again: false }
+    pub(super) fn new(tenures: Vec<Tenure>, bytes_max: usize) -> Self {
+        Self { tenures, bytes_max, again: false }
+    }
+
+    pub(super) fn is_of(&self, tenure: Tenure) -> bool {
+        self.tenures.contains(&tenure)
+    }
+
+    /// Whether any of its partitions is still ours.
+    pub(super) fn is_held(&self, partitions: &Partitions) -> bool {
+        self.tenures.iter().any(|tenure| partitions.holds(*tenure))
     }
 
     /// Whether to try again now that there are `room` bytes: each attempt reads the whole table.
@@ -96,12 +106,13 @@ impl Pipeline {
     pub(super) fn make_room(&mut self) {
         self.forget();
         self.partitions.indexes_mut().for_each(PartitionIndex::sweep);
-        self.too_large.take_if(|rebuild| !self.partitions.holds(rebuild.tenure));
+        self.too_large.take_if(|rebuild| !rebuild.is_held(&self.partitions));
         let room = self.room();
         if let Some(rebuild) = &mut self.too_large
             && rebuild.try_again(room)
         {
-            self.rebuilding.add_first(rebuild.tenure);
+            let held = rebuild.tenures.iter().filter(|tenure| self.partitions.holds(**tenure));
+            self.rebuilding.add(held.copied());
         }
         let above = self.partitions.index_bytes() > self.parts.config.index_bytes_max;
         self.set_full(above || self.too_large.is_some());
@@ -135,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_rebuild_that_was_too_large_is_tried_again_once_there_is_more_memory() {
-        let mut rebuild = TooLarge::new(Tenure { partition: 0, generation: 1 }, 1000);
+        let mut rebuild = TooLarge::new(vec![Tenure { partition: 0, generation: 1 }], 1000);
         assert!(!rebuild.try_again(900) && !rebuild.try_again(1000) && !rebuild.again);
         assert!(rebuild.try_again(1001) && rebuild.again);
         assert!(!rebuild.try_again(2000), "it is under way");

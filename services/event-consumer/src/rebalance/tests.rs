@@ -9,6 +9,7 @@ fn copy(offset: Offset) -> Copy {
         place,
         fingerprint: 0,
         accepted_at: chrono::DateTime::UNIX_EPOCH,
+        decided_at: chrono::DateTime::UNIX_EPOCH,
     }
 }
 

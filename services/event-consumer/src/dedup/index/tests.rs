@@ -1,5 +1,4 @@
 use super::*;
-use crate::dedup::place::OFFSET_LIMIT;
 use chrono::TimeDelta;
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -14,7 +13,18 @@ fn at(hours: i64) -> DateTime<Utc> {
 
 fn copy(id: u64, offset: Offset, fingerprint: u64) -> Copy {
     let hash = metering::identity::identity_hash(&id.to_le_bytes());
-    Copy { hash, place: order().current(offset), fingerprint, accepted_at: at(0) }
+    Copy {
+        hash,
+        place: order().current(offset),
+        fingerprint,
+        accepted_at: at(0),
+        decided_at: at(0),
+    }
+}
+
+/// The first copy of an event that is accepted and decided at an hour.
+fn decided_at_hour(hours: i64, offset: Offset) -> Copy {
+    Copy { accepted_at: at(hours), decided_at: at(hours), ..copy(offset, offset, 0) }
 }
 
 #[test]
@@ -33,29 +43,11 @@ fn each_relation_of_two_copies_has_its_verdict() {
 }
 
 #[test]
-fn a_copy_of_an_earlier_epoch_comes_first_whatever_its_offset() {
-    let mut index = PartitionIndex::new(order());
-    let stored = Copy { place: order().stored(2, OFFSET_LIMIT - 1).unwrap(), ..copy(1, 0, 5) };
-    index.remember(&stored);
-    assert_eq!(index.decide(&copy(1, 0, 5)), Verdict::Duplicate);
-}
-
-#[test]
-fn of_several_stored_rows_the_earliest_counts() {
-    let mut index = PartitionIndex::new(order());
-    for offset in [12, 10, 11] {
-        index.remember(&copy(1, offset, offset));
-    }
-    assert_eq!(index.decide(&copy(1, 10, 10)), Verdict::Replay);
-    assert_eq!(index.len(), 1);
-}
-
-#[test]
 fn ids_are_forgotten_past_the_horizon_only_and_memory_is_given_back() {
     let mut index = PartitionIndex::new(order());
     for offset in 0..5000 {
         let hours = i64::try_from(offset / 100).unwrap();
-        index.decide(&Copy { accepted_at: at(hours), ..copy(offset, offset, 0) });
+        index.decide(&decided_at_hour(hours, offset));
     }
     let full = index.allocated_bytes();
     index.forget_before(at(40));
@@ -71,14 +63,15 @@ fn the_horizon_ends_at_the_copy_that_was_decided_last() {
     let horizon = Duration::from_secs(10 * 3600);
     let mut index = PartitionIndex::new(order());
     for offset in 0..20 {
-        index.remember(&copy(offset, offset, 0));
+        index.decide(&copy(offset, offset, 0));
     }
+    index.cut_back(20);
     index.forget_beyond(horizon);
     index.sweep();
-    assert_eq!(index.len(), 20, "nothing was decided since the rebuild");
+    assert_eq!(index.len(), 20, "nothing was decided since the cut");
     // However long the consumer was away, the copies of now come first.
     for (hours, offset) in [(0, 20), (9, 21), (18, 22)] {
-        index.decide(&Copy { accepted_at: at(hours), ..copy(offset, offset, 0) });
+        index.decide(&decided_at_hour(hours, offset));
     }
     index.forget_beyond(horizon);
     index.sweep();
@@ -94,7 +87,7 @@ fn growth_forgets_what_was_let_go() {
     let mut index = PartitionIndex::new(order());
     for offset in 0..200_000 {
         let hours = i64::try_from(offset / 1000).unwrap();
-        index.decide(&Copy { accepted_at: at(hours), ..copy(offset, offset, 0) });
+        index.decide(&decided_at_hour(hours, offset));
         if offset % 1000 == 0 {
             index.forget_before(at(hours - 10));
         }
@@ -106,19 +99,13 @@ fn growth_forgets_what_was_let_go() {
 fn a_cut_back_index_has_not_seen_the_records_behind_the_cut() {
     let mut index = PartitionIndex::new(order());
     for offset in 0..1000 {
-        index.decide(&Copy {
-            accepted_at: at(i64::try_from(offset).unwrap()),
-            ..copy(offset, offset, 0)
-        });
+        index.decide(&decided_at_hour(i64::try_from(offset).unwrap(), offset));
     }
     index.forget_before(at(500));
     index.cut_back(200);
     for offset in 200..1000 {
         assert_eq!(
-            index.decide(&Copy {
-                accepted_at: at(i64::try_from(offset).unwrap()),
-                ..copy(offset, offset, 0)
-            }),
+            index.decide(&decided_at_hour(i64::try_from(offset).unwrap(), offset)),
             Verdict::First
         );
     }
