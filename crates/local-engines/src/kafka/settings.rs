@@ -89,6 +89,8 @@ controller.quorum.election.backoff.max.ms=300
 replica.lag.time.max.ms=5000
 # A broker that is back leads again within seconds, so that the next fault on it hits something.
 leader.imbalance.check.interval.seconds=5
+# Brokers that stop together do not wait for a majority of controllers that has gone already.
+controlled.shutdown.enable=false
 # The files of a deleted topic go within seconds: the disk may be small.
 log.segment.delete.delay.ms=1000
 ";
