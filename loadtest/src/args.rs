@@ -128,7 +128,7 @@ pub struct JudgeArgs {
 
     /// Nobody else wrote to the log or the store: every row is judged, and the audit has to agree with
     /// the tables and the ledger.
-    #[arg(long)]
+    #[arg(long, overrides_with = "exclusive")]
     pub exclusive: bool,
 
     /// Dead letters in the store, such as 3 or 3..5; none with `--exclusive`, any number without.

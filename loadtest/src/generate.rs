@@ -5,8 +5,9 @@ use crate::traffic::{Pending, Sender, Shared};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 /// Requests that start later than this are counted as late: no connection was free.
 const LATE: Duration = Duration::from_millis(10);
@@ -23,12 +24,14 @@ pub struct Punctuality {
     pub took: Duration,
 }
 
-/// Sends every request of `schedule`, over `senders`; none starts more than `overtime` after the last is due.
+/// Sends every request of `schedule`, over `senders`; none starts more than `overtime` after the last is
+/// due, and none once `end` says so.
 pub async fn generate(
     traffic: &Shared,
     schedule: Schedule,
     senders: Vec<Sender>,
     overtime: Duration,
+    end: &watch::Receiver<bool>,
 ) -> anyhow::Result<Punctuality> {
     let start = Instant::now();
     let loop_state = Rc::new(OpenLoop {
@@ -40,13 +43,16 @@ pub async fn generate(
     });
     let mut tasks = JoinSet::new();
     for sender in senders {
-        tasks.spawn_local(work(Rc::clone(traffic), Rc::clone(&loop_state), sender));
+        let (traffic, end) = (Rc::clone(traffic), end.clone());
+        tasks.spawn_local(work(traffic, Rc::clone(&loop_state), sender, end));
     }
     while let Some(finished) = tasks.join_next().await {
         finished??;
     }
     let mut punctuality = *loop_state.punctuality.borrow();
-    punctuality.never_started = schedule.requests() - punctuality.started;
+    if !*end.borrow() {
+        punctuality.never_started = schedule.requests() - punctuality.started;
+    }
     punctuality.took = start.elapsed();
     Ok(punctuality)
 }
@@ -87,9 +93,19 @@ impl OpenLoop {
 }
 
 /// One connection: takes the next request whenever it is free.
-async fn work(traffic: Shared, open_loop: Rc<OpenLoop>, mut sender: Sender) -> anyhow::Result<()> {
+async fn work(
+    traffic: Shared,
+    open_loop: Rc<OpenLoop>,
+    mut sender: Sender,
+    mut end: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
     while let Some(due) = open_loop.claim() {
-        sleep_until(due).await;
+        match timeout_at(due, end.wait_for(|ended| *ended)).await {
+            Ok(Ok(_)) => return Ok(()),
+            // Nobody is left who could end the load early.
+            Ok(Err(_)) => sleep_until(due).await,
+            Err(_) => {}
+        }
         if !open_loop.start_request(due) {
             return Ok(());
         }

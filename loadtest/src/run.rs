@@ -23,9 +23,13 @@ use service_kit::clock::{Clock, SystemClock};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep};
 
+/// What shells report of a process that SIGTERM ended.
+const ENDED_BY_SIGTERM: i32 = 128 + 15;
 /// One invalid event is sent for so many edge cases.
 const INVALID_PART: u32 = 4;
 /// How long the first request may take to be accepted.
@@ -34,19 +38,20 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(500);
 /// How long the last markers may take to be seen once everything is visible.
 const LAST_SAMPLES_LIMIT: Duration = Duration::from_secs(2);
 
-/// Sends, waits, judges.
+/// Sends, waits, judges. SIGTERM ends the load early, and the rest goes on.
 ///
 /// # Errors
 /// When there is nothing to judge: the API refuses the first request, ClickHouse can't be read, or
 /// the ledger can't be written.
 pub async fn run(args: &Args) -> anyhow::Result<Report> {
+    let end = end_on_sigterm()?;
     let schedule = Schedule::new(args.rate, args.events_per_request, args.duration);
     let keys = args.credentials();
     let traffic = begin(args, &keys)?;
     let senders = send_first(&traffic, senders(args, &keys)?).await?;
     let watch = Watch::start(args, &traffic, schedule)?;
 
-    let punctuality = send_load(args, &traffic, schedule, senders, &keys).await?;
+    let punctuality = send_load(args, &traffic, schedule, senders, &end).await?;
     let acked_under_load = traffic.borrow().tally.acked;
     traffic.borrow().ledger.sync()?;
 
@@ -87,6 +92,19 @@ pub async fn check(args: &CheckArgs) -> anyhow::Result<Report> {
     let verdict = judge(&mut clickhouse, &expectation, &args.judge, settled).await?;
     let report = Report::new(&expectation, &args.judge, verdict).caught_up(settled, caught_up);
     Ok(Report { ledger: args.ledger.display().to_string(), ..report })
+}
+
+/// Becomes true at the first SIGTERM. The second one ends the process, as the first one would without this.
+fn end_on_sigterm() -> anyhow::Result<watch::Receiver<bool>> {
+    let mut signals = signal(SignalKind::terminate())?;
+    let (sender, receiver) = watch::channel(false);
+    tokio::task::spawn_local(async move {
+        signals.recv().await;
+        sender.send_replace(true);
+        signals.recv().await;
+        std::process::exit(ENDED_BY_SIGTERM);
+    });
+    Ok(receiver)
 }
 
 fn begin(args: &Args, keys: &[OrganizationKey]) -> anyhow::Result<Shared> {
@@ -152,14 +170,16 @@ async fn send_load(
     traffic: &Shared,
     schedule: Schedule,
     senders: Vec<Sender>,
-    keys: &[OrganizationKey],
+    end: &watch::Receiver<bool>,
 ) -> anyhow::Result<Punctuality> {
-    let retrier = self::senders(args, keys)?.pop().context("there is at least one connection")?;
+    let retrier = self::senders(args, &args.credentials())?
+        .pop()
+        .context("there is at least one connection")?;
     let over = Rc::new(Cell::new(false));
     let retries = alongside(Rc::clone(traffic), retrier, Rc::clone(&over));
     let retries = tokio::task::spawn_local(retries);
     traffic.borrow_mut().silence.start(Instant::now());
-    let punctuality = generate(traffic, schedule, senders, args.overtime).await?;
+    let punctuality = generate(traffic, schedule, senders, args.overtime, end).await?;
     over.set(true);
     retries.await??;
     Ok(punctuality)

@@ -164,6 +164,7 @@ pub struct Finding {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Verdict {
     pub findings: BTreeMap<Problem, Finding>,
+    #[serde(flatten)]
     pub store: Store,
 }
 

@@ -9,7 +9,9 @@ use loadtest::args::{Args, CheckArgs};
 use loadtest::report::Report;
 use loadtest::verdict::Problem;
 use pipeline::{Faults, Pipeline};
+use serde_json::Value;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// 100 requests of 20 events within a second.
@@ -165,6 +167,55 @@ fn a_consumer_that_stands_still_is_told_from_one_that_loses() {
     let report = run_with(stopped, &[]).unwrap();
     let found: Vec<Problem> = report.verdict.findings.keys().copied().collect();
     assert_eq!((found, report.caught_up_ms), (vec![Problem::NotCaughtUp], None));
+}
+
+/// Runs the program against `pipeline`; `load` may end it early. Returns its exit code and its report.
+fn program(pipeline: &Pipeline, more: &[&str], load: impl FnOnce(u32)) -> (Option<i32>, Value) {
+    let directory = tempfile::tempdir().unwrap();
+    let report = directory.path().join("report.json");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_loadtest"))
+        .args(["--url", &pipeline.url(), "--api-key", "key", "--clickhouse-url"])
+        .arg(pipeline.url().replace("http://", "http://tallymark_reader:reader@"))
+        .args(["--rate", "1000", "--events-per-request", "20", "--catch-up-within", "1500ms"])
+        .args(more)
+        .arg("--ledger-dir")
+        .arg(directory.path())
+        .arg("--json")
+        .arg(&report)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    load(child.id());
+    let code = child.wait().unwrap().code();
+    (code, serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap())
+}
+
+#[test]
+fn the_exit_code_says_how_a_run_ended() {
+    let judged = |faults| {
+        let (code, report) = program(&Pipeline::start(faults), &["--duration", "200ms"], |_| ());
+        (code, report["outcome"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(judged(Faults::default()), (Some(0), "passed".to_owned()));
+    let lossy = Faults { loses_row: Some(100), ..Faults::default() };
+    assert_eq!(judged(lossy), (Some(1), "failed".to_owned()));
+    let away = Faults { failing_queries: u64::MAX, ..Faults::default() };
+    assert_eq!(judged(away), (Some(2), "not_judged".to_owned()));
+}
+
+#[test]
+fn sigterm_ends_the_load_and_everything_sent_is_judged() {
+    let pipeline = Pipeline::start(Faults::default());
+    let end_early = |pid: u32| {
+        pipeline.wait_for_requests(20);
+        let killed = Command::new("kill").args(["-TERM", &pid.to_string()]).status().unwrap();
+        assert!(killed.success());
+    };
+    let (code, report) = program(&pipeline, &["--duration", "10m"], end_early);
+    assert_eq!((code, &report["outcome"]), (Some(0), &"passed".into()), "{report:#}");
+    assert!(report["counts"]["sent"].as_u64().unwrap() < 100_000, "{report:#}");
+    assert_eq!(report["never_started_requests"], 0);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 
 /// What the stand-in does wrong; counts are of requests, except where events are named.
@@ -67,6 +67,7 @@ struct State {
 pub(crate) struct Pipeline {
     address: SocketAddr,
     runtime: Option<tokio::runtime::Runtime>,
+    state: Arc<Mutex<State>>,
 }
 
 impl Pipeline {
@@ -87,8 +88,18 @@ impl Pipeline {
             conflicts: Vec::new(),
             duplicates: 0,
         };
-        runtime.spawn(accept(listener, Arc::new(Mutex::new(state))));
-        Self { address, runtime: Some(runtime) }
+        let state = Arc::new(Mutex::new(state));
+        runtime.spawn(accept(listener, Arc::clone(&state)));
+        Self { address, runtime: Some(runtime), state }
+    }
+
+    /// Waits until so many requests have come, for 30 s at most.
+    pub(crate) fn wait_for_requests(&self, count: u64) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.state.lock().unwrap().requests < count {
+            assert!(Instant::now() < deadline, "the requests do not come");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     pub(crate) fn url(&self) -> String {
