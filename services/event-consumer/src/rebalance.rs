@@ -11,11 +11,22 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub struct Partitions {
     owned: BTreeMap<PartitionId, Partition>,
-    /// Index and the offset it is complete up to, of partitions that were lost. They often come back
-    /// at once: most rebalances take everything and give most of it back.
-    retained: BTreeMap<PartitionId, (PartitionIndex, Offset)>,
+    /// The indexes of partitions that were lost. They often come back at once: most rebalances take
+    /// everything and give most of it back.
+    retained: BTreeMap<PartitionId, Retained>,
     to_commit: BTreeMap<PartitionId, Offset>,
+    /// What is known to be committed of the owned partitions: where reading started, or more.
+    committed: BTreeMap<PartitionId, Offset>,
     generations: u64,
+}
+
+/// An index that may be needed again.
+#[derive(Debug)]
+struct Retained {
+    index: PartitionIndex,
+    /// The offset it is complete up to.
+    next: Offset,
+    committed: Offset,
 }
 
 impl Partitions {
@@ -23,25 +34,28 @@ impl Partitions {
     ///
     /// A retained index is a function of the log before some offset. Cut back to where reading
     /// starts it is what a rebuild would give; when somebody else has read on meanwhile, it is not.
+    /// Nor is it when reading starts before what was committed: then the commits were lost, perhaps
+    /// with the topic, and only a rebuild compares the log with the store.
     pub fn assign(&mut self, assignments: &[Assignment]) -> Vec<Tenure> {
         let mut retained = std::mem::take(&mut self.retained);
         let mut to_rebuild = Vec::new();
         for Assignment { partition, start } in assignments {
             self.generations += 1;
             let tenure = Tenure { partition: *partition, generation: self.generations };
-            let index = retained.remove(partition).and_then(|(mut index, next)| {
+            let index = retained.remove(partition).and_then(|mut known| {
                 if sabotaged(Sabotage::StaleIndex) {
-                    return Some(index);
+                    return Some(known.index);
                 }
-                (*start <= next).then(|| {
-                    index.cut_back(*start);
-                    index
+                (known.committed..=known.next).contains(start).then(|| {
+                    known.index.cut_back(*start);
+                    known.index
                 })
             });
             if index.is_none() {
                 to_rebuild.push(tenure);
             }
             self.to_commit.remove(partition);
+            self.committed.insert(*partition, *start);
             self.owned.insert(*partition, Partition::new(tenure, *start, index));
         }
         if sabotaged(Sabotage::StaleIndex) {
@@ -54,8 +68,10 @@ impl Partitions {
     pub fn revoke(&mut self, partitions: &[PartitionId]) {
         for partition in partitions {
             self.to_commit.remove(partition);
-            if let Some(index) = self.owned.remove(partition).and_then(Partition::into_index) {
-                self.retained.insert(*partition, index);
+            let committed = self.committed.remove(partition).unwrap_or_default();
+            let index = self.owned.remove(partition).and_then(Partition::into_index);
+            if let Some((index, next)) = index {
+                self.retained.insert(*partition, Retained { index, next, committed });
             }
         }
     }
@@ -110,7 +126,7 @@ impl Partitions {
 
     /// Notes that everything that was due is committed.
     pub fn committed(&mut self) {
-        self.to_commit.clear();
+        self.committed.append(&mut self.to_commit);
     }
 
     /// Bytes of records that were fetched and not decided.
@@ -129,7 +145,7 @@ impl Partitions {
     }
 
     pub fn indexes_mut(&mut self) -> impl Iterator<Item = &mut PartitionIndex> {
-        let retained = self.retained.values_mut().map(|(index, _)| index);
+        let retained = self.retained.values_mut().map(|known| &mut known.index);
         self.owned.values_mut().filter_map(Partition::index_mut).chain(retained)
     }
 
@@ -137,7 +153,7 @@ impl Partitions {
         self.owned
             .values()
             .filter_map(Partition::index)
-            .chain(self.retained.values().map(|(index, _)| index))
+            .chain(self.retained.values().map(|known| &known.index))
     }
 }
 

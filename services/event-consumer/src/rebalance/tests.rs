@@ -61,6 +61,26 @@ fn an_index_that_somebody_else_has_read_past_is_rebuilt() {
     assert!(partitions.get_mut(3).unwrap().index().is_none());
 }
 
+/// The topic may have been created anew: the index would be emptied, and nothing compared with the store.
+#[test]
+fn an_index_is_rebuilt_when_reading_starts_before_what_was_committed() {
+    let mut partitions = held();
+    let tenure = partitions.get_mut(3).unwrap().tenure();
+    partitions.inserted(&[range(tenure, 6)]);
+    partitions.committed();
+    partitions.revoke(&[3]);
+    assert_eq!(partitions.assign(&[assignment(5)]).len(), 1);
+
+    let mut partitions = held();
+    let tenure = partitions.get_mut(3).unwrap().tenure();
+    partitions.inserted(&[range(tenure, 6)]);
+    partitions.committed();
+    partitions.revoke(&[3]);
+    assert_eq!(partitions.assign(&[assignment(6)]), []);
+    partitions.revoke(&[3]);
+    assert_eq!(partitions.assign(&[assignment(5)]).len(), 1, "where reading started was committed");
+}
+
 #[test]
 fn an_index_that_does_not_come_back_with_the_next_assignment_is_dropped() {
     let mut partitions = held();
