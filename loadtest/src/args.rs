@@ -92,6 +92,11 @@ pub struct Args {
     #[arg(long, default_value = "target/loadtest")]
     pub ledger_dir: PathBuf,
 
+    /// Sends a request only once its line of the ledger is on the disk, so that the ledger outlasts the
+    /// machine too. Without it the line is with the operating system by then.
+    #[arg(long)]
+    pub sync_ledger: bool,
+
     #[command(flatten)]
     pub judge: JudgeArgs,
 }

@@ -5,6 +5,7 @@
 //! `REJECTED 17 all`, `REJECTED 17 slots=3,5` (the others were accepted), `UNKNOWN 17 status-503`.
 
 use crate::event::Run;
+use crate::group_sync::GroupSync;
 use crate::plan::RequestPlan;
 use anyhow::{Context, bail};
 use std::fmt::Write as _;
@@ -17,12 +18,14 @@ use std::path::{Path, PathBuf};
 pub const FORMAT: u32 = 2;
 
 /// The writing end. A line is with the operating system before the call returns, so that killing the
-/// generator loses none; [`Ledger::sync`] makes them outlast the machine.
+/// generator loses none. [`Ledger::sync`], at the end of the load and of the run, makes them outlast the
+/// machine; [`Ledger::group_sync`] does so before each request is sent.
 #[derive(Debug)]
 pub struct Ledger {
     path: PathBuf,
     file: File,
     line: String,
+    lines: u64,
 }
 
 impl Ledger {
@@ -36,7 +39,7 @@ impl Ledger {
             .create_new(true)
             .open(&path)
             .with_context(|| format!("creating {}", path.display()))?;
-        let mut ledger = Self { path, file, line: serde_json::to_string(run)? };
+        let mut ledger = Self { path, file, line: serde_json::to_string(run)?, lines: 0 };
         ledger.write()?;
         ledger.sync()?;
         Ok(ledger)
@@ -93,8 +96,19 @@ impl Ledger {
         self.file.sync_data().context("syncing the ledger")
     }
 
+    /// Syncs of the same file for many requests at once.
+    pub fn group_sync(&self) -> anyhow::Result<GroupSync> {
+        Ok(GroupSync::start(self.file.try_clone().context("syncing the ledger")?))
+    }
+
+    /// How many lines are written.
+    pub fn lines(&self) -> u64 {
+        self.lines
+    }
+
     fn write(&mut self) -> anyhow::Result<()> {
         self.line.push('\n');
+        self.lines += 1;
         let written = self.file.write_all(self.line.as_bytes()).context("writing the ledger");
         self.line.clear();
         written

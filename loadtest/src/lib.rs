@@ -15,6 +15,7 @@ pub mod event;
 pub mod event_json;
 pub mod expectation;
 pub mod generate;
+pub mod group_sync;
 pub mod http;
 pub mod judge;
 pub mod lag;

@@ -128,7 +128,9 @@ fn begin(args: &Args, keys: &[OrganizationKey]) -> anyhow::Result<Shared> {
     };
     let planner = Planner::new(args.seed, keys.len(), args.events_per_request, shares);
     let ledger = Ledger::create(&args.ledger_dir, &run)?;
-    Ok(Rc::new(RefCell::new(Traffic::new(run, planner, ledger)?)))
+    let sync = args.sync_ledger.then(|| ledger.group_sync()).transpose()?;
+    let traffic = Traffic { sync, ..Traffic::new(run, planner, ledger)? };
+    Ok(Rc::new(RefCell::new(traffic)))
 }
 
 /// One sender per connection; the APIs take turns.

@@ -3,6 +3,7 @@
 use crate::answer::{self, Answer};
 use crate::args::OrganizationKey;
 use crate::event::{EventId, Run};
+use crate::group_sync::GroupSync;
 use crate::http::{Client, Endpoint};
 use crate::ledger::Ledger;
 use crate::plan::{Planner, RequestPlan};
@@ -82,6 +83,8 @@ pub struct Traffic {
     pub run: Rc<Run>,
     pub planner: Planner,
     pub ledger: Ledger,
+    /// When the ledger has to be on the disk before a request is sent.
+    pub sync: Option<GroupSync>,
     /// Microseconds from when a request was due until all of its events were answered for, over all attempts.
     pub latency: Histogram<u64>,
     pub tally: Tally,
@@ -103,6 +106,7 @@ impl Traffic {
             run,
             planner,
             ledger,
+            sync: None,
             latency: Histogram::new_with_bounds(1, latency_max, 3)?,
             tally: Tally::default(),
             unresolved: Vec::new(),
@@ -226,6 +230,11 @@ impl Sender {
     ) -> anyhow::Result<Duration> {
         let run = Rc::clone(&traffic.borrow().run);
         let events = pending.plan.events();
+        let sync = traffic.borrow().sync.clone();
+        let lines = traffic.borrow().ledger.lines();
+        if let Some(sync) = sync {
+            sync.durable(lines).await?;
+        }
         let body = Bytes::from(pending.plan.body(&run));
         let request = self.request(pending.plan.organization, body)?;
         let mut wait = Duration::ZERO;

@@ -108,8 +108,8 @@ fn refused_events_are_counted_and_must_not_be_stored() {
     assert_eq!(stored, all);
 }
 
-const HARD: [&str; 5] =
-    ["--edge-cases", "20%", "--keys", "org_demo=key,org_b=key-b", "--exclusive"];
+const HARD: [&str; 6] =
+    ["--sync-ledger", "--edge-cases", "20%", "--keys", "org_demo=key,org_b=key-b", "--exclusive"];
 
 #[test]
 fn several_organizations_with_edge_cases_are_judged_one_by_one() {
