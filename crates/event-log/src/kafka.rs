@@ -41,6 +41,7 @@ pub struct KafkaConfig {
     /// A name that a member keeps over restarts, so that a quick restart moves no partitions.
     pub group_instance_id: Option<String>,
     /// After how long a silent member loses its partitions; 6 seconds to 30 minutes by the broker's default.
+    /// Another one is at work that long, and a heartbeat and a rebuild of the index, after a crash.
     pub session_timeout: Duration,
     /// Which life of the topic this is; part of every record and row version.
     pub topic_epoch: u16,
@@ -61,7 +62,7 @@ impl KafkaConfig {
             retention: Duration::from_secs(7 * 24 * 60 * 60),
             group: "event-consumer".to_owned(),
             group_instance_id: None,
-            session_timeout: Duration::from_secs(15),
+            session_timeout: Duration::from_secs(6),
             topic_epoch: 1,
             properties: Vec::new(),
         }

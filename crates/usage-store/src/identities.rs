@@ -52,7 +52,8 @@ impl UsageStore {
     ///
     /// On a cluster, an insert is confirmed by a majority of the replicas, and the one that is asked
     /// may lag behind. It is made to catch up; requests of the returned handle are of one session,
-    /// which other servers behind the same address refuse. A single server needs none of that.
+    /// which other servers behind the same address do not know and refuse. A single server needs
+    /// none of that.
     ///
     /// # Errors
     /// When the replica cannot catch up within the query timeout. It may later.
@@ -69,7 +70,7 @@ impl UsageStore {
             .with_setting("session_timeout", SESSION_SECONDS);
         let opened = Self { client, ..self.clone() };
         let limit = self.config.query_timeout;
-        within(limit, SYNC_REPLICA, opened.query("SELECT 1").fetch_one::<u8>()).await?;
+        within(limit, SYNC_REPLICA, opened.query("SELECT 1").execute()).await?;
         // From here on the session has to be there already.
         let store =
             Self { client: opened.client.clone().with_setting("session_check", "1"), ..opened };

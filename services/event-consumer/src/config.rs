@@ -199,8 +199,8 @@ pub struct KafkaArgs {
     /// Name that this member keeps over restarts, so that a quick restart moves no partitions
     #[arg(long, env = "KAFKA_GROUP_INSTANCE_ID")]
     pub kafka_group_instance_id: Option<String>,
-    /// After how long a silent member loses its partitions
-    #[arg(long, env = "KAFKA_SESSION_TIMEOUT", default_value = "15s", value_parser = parse_duration)]
+    /// After how long a silent member loses its partitions. The brokers allow no less than 6 s, unless configured
+    #[arg(long, env = "KAFKA_SESSION_TIMEOUT", default_value = "6s", value_parser = parse_duration)]
     pub kafka_session_timeout: Duration,
 }
 
@@ -235,7 +235,7 @@ pub struct ConsumerArgs {
     /// How long event ids are remembered after their acceptance
     #[arg(long, env = "TALLYMARK_DEDUP_HORIZON", default_value = "35d", value_parser = parse_duration)]
     pub dedup_horizon: Duration,
-    /// Memory of the remembered ids, in bytes; about 36 for each
+    /// Memory of the remembered ids, in bytes; 36 for each, and never more than 40
     #[arg(long, env = "TALLYMARK_DEDUP_MEMORY", default_value_t = 1024 * 1024 * 1024)]
     pub dedup_memory: usize,
     /// Oldest `timestamp` that the API accepts; the horizon must not be shorter

@@ -87,7 +87,11 @@ impl KafkaConsumer {
         let mut client = config.client(&SETTINGS)?;
         client
             .set("group.id", &config.group)
+            // Partitions of a member that crashed are idle for this long, with or without an instance
+            // id. Heartbeats come from a thread of librdkafka, so only a process that stands still as
+            // a whole is taken for dead, and one that comes back is fenced and finds its index.
             .set("session.timeout.ms", config.session_timeout.as_millis().to_string())
+            // Also how soon a member hears that the group rebalances. Four may be lost in a row.
             .set("heartbeat.interval.ms", (config.session_timeout.as_millis() / 5).to_string());
         if let Some(instance) = &config.group_instance_id {
             client.set("group.instance.id", instance);

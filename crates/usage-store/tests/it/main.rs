@@ -9,5 +9,6 @@ mod faults;
 mod identities;
 mod inserts;
 mod property;
+mod replicas;
 mod schema;
 mod views;

@@ -87,6 +87,7 @@ async fn attempt(
     }
     let remembered = Remembered { epoch: order.epoch(), partitions, since: latest - reach };
     let counts: BTreeMap<_, _> = store.count_identities(remembered).await?.into_iter().collect();
+    progress();
     let mut piles = Piles::new(request, remembered.since, &counts);
     let mut rows = 0_u64;
     let add = |row: IdentityRow| {

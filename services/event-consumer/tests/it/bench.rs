@@ -5,12 +5,15 @@ use event_log::embedded::{EmbeddedLog, EmbeddedLogOptions};
 use event_log::kafka::{KafkaConfig, KafkaConsumer, KafkaProducer, ensure_topic};
 use event_log::{EventLogConsumer, EventLogProducer, PartitionId, RecordBatch, wire};
 use local_engines::clickhouse::EmbeddedClickHouse;
+use local_engines::process::ManagedProcess;
 use metering::UsageEvent;
 use metering::identity::partition_of;
 use service_kit::clock::{Clock as _, SystemClock};
 use service_kit::secret::Secret;
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -100,21 +103,25 @@ impl Bench {
         Self::with_log(engine, address, runtime(), (Log::Embedded(log), producer), directory)
     }
 
-    /// A topic of its own on the brokers, and an empty database of the shared engine.
-    pub(crate) fn on_kafka(brokers: &str) -> Self {
+    /// A topic and a group of this name on the brokers, and an empty database of the shared engine.
+    pub(crate) fn on_kafka(brokers: &str, name: &str) -> Self {
         let runtime = runtime();
         let config = KafkaConfig {
+            topic: name.to_owned(),
+            group: name.to_owned(),
             partitions: PARTITIONS,
             replication_factor: 1,
             allow_single_replica: true,
-            session_timeout: Duration::from_secs(6),
             ..KafkaConfig::new(brokers)
         };
         runtime.block_on(ensure_topic(&config)).expect("a topic");
         let producer = Box::new(KafkaProducer::connect(&config).expect("a producer"));
         let directory = tempfile::tempdir().expect("a temporary directory");
         let engine = shared_engine();
-        Self::with_log(engine, engine.address(), runtime, (Log::Kafka(config), producer), directory)
+        let log: (_, Box<dyn EventLogProducer>) = (Log::Kafka(config), producer);
+        let mut bench = Self::with_log(engine, engine.address(), runtime, log, directory);
+        bench.config.source.topic = name.to_owned();
+        bench
     }
 
     fn with_log(
@@ -192,6 +199,30 @@ impl Bench {
         let (health, running) =
             self.consumer().start(shutdown.clone()).expect("the configuration is valid");
         Running { health, shutdown, ended: self.runtime.spawn(running) }
+    }
+
+    /// A consumer that is a process of its own, on Kafka, and can be killed. `directory` gets its log.
+    pub(crate) fn spawn(
+        &self,
+        name: &str,
+        instance: Option<&str>,
+        directory: &Path,
+    ) -> ManagedProcess {
+        let Log::Kafka(kafka) = &self.log else { panic!("the embedded log has one process") };
+        let mut command = Command::new(env!("CARGO_BIN_EXE_event-consumer"));
+        command.args(["serve", "--kafka-allow-single-replica", "--kafka-replication-factor=1"]);
+        command.args(["--admin-listen=127.0.0.1:0", "--batch-age=200ms"]);
+        command.arg(format!("--kafka-brokers={}", kafka.brokers));
+        command.arg(format!("--kafka-topic={}", kafka.topic));
+        command.arg(format!("--kafka-group={}", kafka.group));
+        command.arg(format!("--kafka-partitions={}", kafka.partitions));
+        command.arg(format!("--clickhouse-url={}", self.store.url));
+        command.arg(format!("--clickhouse-database={}", self.store.database));
+        command.arg(format!("--clickhouse-user={}", self.store.user));
+        command.env("CLICKHOUSE_PASSWORD", self.store.password.expose());
+        command.args(instance.map(|id| format!("--kafka-group-instance-id={id}")));
+        ManagedProcess::spawn(command, name, &directory.join(format!("{name}.log")))
+            .expect("the consumer starts")
     }
 
     /// Waits until the audit speaks of every record that was published.

@@ -6,3 +6,4 @@ mod outages;
 mod poison;
 mod rebalances;
 mod restarts;
+mod takeovers;

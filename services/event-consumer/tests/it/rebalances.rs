@@ -27,7 +27,7 @@ fn members_that_come_and_go_cost_and_double_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let started = Kafka::start(KafkaOptions::new(directory.path()));
     let Some(kafka) = local_engines::require_or_skip("Apache Kafka", started) else { return };
-    let mut bench = Bench::on_kafka(&kafka.bootstrap());
+    let mut bench = Bench::on_kafka(&kafka.bootstrap(), "usage.events");
     bench.config.batch.rows = 300;
 
     bench.publish(&events(0..2_000, "a"));
