@@ -67,8 +67,8 @@ async fn run_reconcile(args: ReconcileArgs) -> anyhow::Result<ExitCode> {
 
 async fn run_replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let mut engines = engines::open(&args.engines)?;
-    let ReplayArgs { from, to, dry_run, memory, .. } = *args;
-    let request = Request { from, to, dry_run, memory };
+    let ReplayArgs { from, to, dry_run, dedup_horizon: horizon, memory, .. } = *args;
+    let request = Request { from, to, dry_run, horizon, memory };
     let replayed = replay(&mut engines, &request, SystemClock.now()).await?;
     let mut not_restored = 0;
     for Replayed { partition, offsets, tally, not_restored: missing } in &replayed {

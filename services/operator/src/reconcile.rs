@@ -277,7 +277,9 @@ struct Budget {
 
 impl Budget {
     fn check(&self, aside: u64) -> Result<(), NotChecked> {
-        let needed = self.fixed.saturating_add(aside);
+        // Indexes of records have 32 bits.
+        let fits = u32::try_from(self.records).is_ok();
+        let needed = if fits { self.fixed.saturating_add(aside) } else { u64::MAX };
         if needed <= self.allowed {
             return Ok(());
         }

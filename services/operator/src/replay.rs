@@ -9,16 +9,16 @@ use chrono::{DateTime, Utc};
 use event_consumer::batch::{Batch, BatchLimits, Outcome, SealedBatch, Tally, Tenure};
 use event_consumer::conflict::Conflict;
 use event_consumer::dead_letter::park;
-use event_consumer::decode::{NoRow, Source, decode};
+use event_consumer::decode::{Decoded, NoRow, Source, decode};
 use event_consumer::insert::insert;
 use event_consumer::partition::Halt;
 use event_log::{EventLogReader, FetchedRecord, LogError, Offset, PartitionId, Watermarks};
-use first_copies::{Decision, FirstCopies};
+use first_copies::{Copy, Decision, FirstCopies, LateCopies};
 use metering::IdentityHash;
 use range::{ReplayEnd, ReplayStart};
 use segments::{Comparison, Counts, Segment, segments};
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
 use usage_store::conservation::{FirstCopy, LogRange};
@@ -31,6 +31,8 @@ pub struct Request {
     /// Where the consumer has got to when `None`; never beyond that.
     pub to: Option<ReplayEnd>,
     pub dry_run: bool,
+    /// How long event ids are remembered by the consumer.
+    pub horizon: Duration,
     /// Most memory for the remembered ids of one partition, in bytes.
     pub memory: usize,
 }
@@ -165,13 +167,14 @@ async fn history(
     offsets: &Range<Offset>,
 ) -> Result<FirstCopies, ReplayError> {
     let Engines { reader, store, source } = engines;
-    let (mut copies, mut within) = (FirstCopies::default(), true);
+    let (mut copies, mut within) = (FirstCopies::new(request.horizon), true);
     let too_much = || ReplayError::TooMuch { partition, allowed: request.memory };
     let row = |row: FirstCopy| {
-        let FirstCopy { epoch, offset, hash, fingerprint, accepted_at: _ } = row;
+        let FirstCopy { epoch, offset, hash, fingerprint, accepted_at } = row;
         within &= copies.bytes() <= request.memory;
         if within {
-            copies.remember(IdentityHash(hash), (epoch, offset), fingerprint);
+            let (identity, place) = (IdentityHash(hash), (epoch, offset));
+            copies.remember_stored(&Copy { identity, place, fingerprint, accepted_at });
         }
     };
     store.first_copies(source.epoch, partition, offsets.start, row).await?;
@@ -186,7 +189,7 @@ async fn history(
             match decode(source, partition, &record, &mut key) {
                 Ok(decoded) => {
                     let place = (source.epoch, record.offset);
-                    copies.remember(decoded.identity, place, decoded.fingerprint);
+                    copies.remember_record(&copy_of(&decoded, place));
                 }
                 Err(NoRow::Refused(_)) => {}
                 Err(NoRow::LaterEpoch(epoch)) => {
@@ -200,6 +203,17 @@ async fn history(
         next = scanned.next;
     }
     Ok(copies)
+}
+
+fn copy_of(decoded: &Decoded<'_>, place: first_copies::Place) -> Copy {
+    let Decoded { event, identity, fingerprint } = decoded;
+    Copy { identity: *identity, place, fingerprint: *fingerprint, accepted_at: event.accepted_at }
+}
+
+/// What the records of a segment became. Of a segment without an audit it is stored already.
+struct Decided {
+    held: Vec<SealedBatch>,
+    counts: Counts,
 }
 
 /// One partition that is being replayed.
@@ -222,36 +236,29 @@ impl Work<'_> {
         segment: &Segment,
         total: &mut Replayed,
     ) -> Result<(), ReplayError> {
-        let partition = self.tenure.partition;
-        let mut batch = Batch::new(BatchLimits::default());
-        let (mut held, mut counts) = (Vec::new(), Counts::default());
-        let (mut next, mut decided) = (segment.offsets.start, segment.offsets.start);
-        while next < segment.offsets.end {
-            let scanned = block_in_place(|| reader.read(partition, next, segment.offsets.end))?;
-            for record in scanned.records.iter() {
-                self.decide(&record, decided, &mut batch)?;
-                decided = record.offset + 1;
-                if batch.is_full() {
-                    self.sealed(&mut batch, segment, &mut held, &mut counts).await;
-                }
+        let mut decided = self.decide_segment(reader, segment, LateCopies::AreRepeats).await?;
+        if segment.compare(&decided.counts) == Comparison::StoresLess
+            && self.first_copies.late() > 0
+        {
+            // Ids that were used again after the horizon, if that is what the audit has counted.
+            let events = self.decide_segment(reader, segment, LateCopies::AreEvents).await?;
+            if segment.compare(&events.counts) == Comparison::Agrees {
+                decided = events;
+            } else {
+                self.first_copies.undo();
             }
-            if self.first_copies.bytes() > self.request.memory {
-                return Err(ReplayError::TooMuch { partition, allowed: self.request.memory });
-            }
-            next = scanned.next;
         }
-        if !batch.is_empty() {
-            self.sealed(&mut batch, segment, &mut held, &mut counts).await;
-        }
+        let Decided { held, counts } = decided;
         let Segment { offsets, audit } = segment;
         match (segment.compare(&counts), audit) {
             (Comparison::StoresMore, Some(audit)) => {
                 let (first, last) = (offsets.start, offsets.end - 1);
-                let (audit, found) = (audit.stored, counts.stored);
+                let (partition, audit, found) =
+                    (self.tenure.partition, audit.stored, counts.stored);
                 return Err(ReplayError::StoresMore { partition, first, last, audit, found });
             }
             (Comparison::StoresLess, Some(audit)) => {
-                total.not_restored += audit.stored - counts.stored
+                total.not_restored += audit.stored - counts.stored;
             }
             _ => {}
         }
@@ -265,11 +272,43 @@ impl Work<'_> {
         Ok(())
     }
 
+    async fn decide_segment(
+        &mut self,
+        reader: &mut dyn EventLogReader,
+        segment: &Segment,
+        late: LateCopies,
+    ) -> Result<Decided, ReplayError> {
+        let partition = self.tenure.partition;
+        let mut batch = Batch::new(BatchLimits::default());
+        let mut done = Decided { held: Vec::new(), counts: Counts::default() };
+        let (mut next, mut decided) = (segment.offsets.start, segment.offsets.start);
+        self.first_copies.begin();
+        while next < segment.offsets.end {
+            let scanned = block_in_place(|| reader.read(partition, next, segment.offsets.end))?;
+            for record in scanned.records.iter() {
+                self.decide(&record, decided, late, &mut batch)?;
+                decided = record.offset + 1;
+                if batch.is_full() {
+                    self.sealed(&mut batch, segment, &mut done).await;
+                }
+            }
+            if self.first_copies.bytes() > self.request.memory {
+                return Err(ReplayError::TooMuch { partition, allowed: self.request.memory });
+            }
+            next = scanned.next;
+        }
+        if !batch.is_empty() {
+            self.sealed(&mut batch, segment, &mut done).await;
+        }
+        Ok(done)
+    }
+
     /// Adds a record to the batch; those before `first` are in it or in one before.
     fn decide(
         &mut self,
         record: &FetchedRecord<'_>,
         first: Offset,
+        late: LateCopies,
         batch: &mut Batch,
     ) -> Result<(), ReplayError> {
         let Self { source, tenure, at, .. } = *self;
@@ -283,8 +322,8 @@ impl Work<'_> {
                 Outcome::DeadLetter(park(source, position, record, refused, at))
             }
             Ok(decoded) => {
-                let (identity, fingerprint) = (decoded.identity, decoded.fingerprint);
-                match self.first_copies.decide(identity, (epoch, offset), fingerprint) {
+                let fingerprint = decoded.fingerprint;
+                match self.first_copies.decide(&copy_of(&decoded, (epoch, offset)), late) {
                     Decision::First => Outcome::Stored(decoded),
                     Decision::Repeat => Outcome::Duplicate,
                     Decision::Conflict {
@@ -310,24 +349,18 @@ impl Work<'_> {
 
     /// Takes a batch: of what the audit does not speak of it is stored at once, with its audit; else it is
     /// held until the segment was compared, and the audit stays as it is.
-    async fn sealed(
-        &mut self,
-        batch: &mut Batch,
-        segment: &Segment,
-        held: &mut Vec<SealedBatch>,
-        counts: &mut Counts,
-    ) {
+    async fn sealed(&self, batch: &mut Batch, segment: &Segment, done: &mut Decided) {
         let mut sealed = batch.seal(self.source, self.at);
         let Tally { stored, duplicates, conflicts, dead_letters } = sealed.tally;
-        counts.stored += stored;
-        counts.duplicates += duplicates;
-        counts.conflicts += conflicts;
-        counts.dead_letters += dead_letters;
+        done.counts.stored += stored;
+        done.counts.duplicates += duplicates;
+        done.counts.conflicts += conflicts;
+        done.counts.dead_letters += dead_letters;
         if segment.audit.is_none() {
             self.store(&sealed).await;
         } else {
             sealed.audit.clear();
-            held.push(sealed);
+            done.held.push(sealed);
         }
     }
 

@@ -47,13 +47,15 @@ pub struct KafkaReader {
 impl ConsumerContext for LogContext {}
 
 impl KafkaReader {
-    /// Starts a client; connections are made when they are needed. The group of `config` is only asked
-    /// for its committed offsets.
+    /// Connects to the brokers. The group of `config` is only asked for its committed offsets. Blocks.
+    ///
+    /// `LogError::Contract` when there is no such topic, or it has another number of partitions.
     pub fn connect(config: &KafkaConfig) -> Result<Self, LogError> {
         let mut client = config.client(&SETTINGS)?;
         client.set("group.id", &config.group);
         let consumer = BaseConsumer::from_config_and_context(&client, LogContext)
             .map_err(|error| classify("starting a reader of the topic", error))?;
+        check_topic(&consumer, config)?;
         Ok(Self {
             consumer,
             topic: config.topic.clone(),
@@ -78,6 +80,22 @@ impl KafkaReader {
             Ok(Watermarks { low, .. }) => LogError::Gap { partition, expected, low },
             Err(error) => error,
         }
+    }
+}
+
+/// With another number of partitions, no record would stand where it belongs.
+fn check_topic(consumer: &BaseConsumer<LogContext>, config: &KafkaConfig) -> Result<(), LogError> {
+    let metadata = consumer
+        .fetch_metadata(Some(&config.topic), REQUEST_TIMEOUT)
+        .map_err(|error| classify("reading the topic's partitions", error))?;
+    let found = metadata.topics().iter().find(|topic| topic.name() == config.topic);
+    match found.map_or(0, |topic| topic.partitions().len()) {
+        0 => Err(LogError::Contract(format!("there is no topic `{}`", config.topic))),
+        count if count == usize::from(config.partitions) => Ok(()),
+        count => Err(LogError::Contract(format!(
+            "`{}` has {count} partitions and {} were configured; configure the count it has",
+            config.topic, config.partitions
+        ))),
     }
 }
 
@@ -173,11 +191,8 @@ impl EventLogReader for KafkaReader {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.consumer.poll(left) {
-                Some(Ok(message)) => {
-                    if take(&message, until, &mut records, &mut next) {
-                        break;
-                    }
-                }
+                Some(Ok(message)) if take(&message, until, &mut records, &mut next) => break,
+                Some(Ok(_)) => {}
                 Some(Err(KafkaError::PartitionEOF(ended))) if ended == i32::from(partition) => {
                     if fresh {
                         next = until;

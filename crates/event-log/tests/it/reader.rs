@@ -140,3 +140,13 @@ fn what_retention_deleted_is_a_gap() {
     let gone = reader.read(0, 10, 20).unwrap_err();
     assert!(matches!(gone, LogError::Gap { partition: 0, expected: 10, low: 30 }), "{gone:?}");
 }
+
+#[test]
+fn another_partition_count_and_an_absent_topic_are_refused() {
+    let Some(Rig::Kafka { config }) = Rig::kafka() else { return };
+    let message = |config: KafkaConfig| KafkaReader::connect(&config).unwrap_err().to_string();
+    let other = message(KafkaConfig { partitions: PARTITIONS + 1, ..config.clone() });
+    assert!(other.contains("has 3 partitions and 4 were configured"), "{other}");
+    let absent = message(KafkaConfig { topic: "absent".to_owned(), ..config });
+    assert!(absent.contains("there is no topic `absent`"), "{absent}");
+}
