@@ -67,7 +67,9 @@ fn run_on(
     cases: &[Case],
     tell: &mut impl FnMut(&str),
 ) -> anyhow::Result<Matrix> {
-    let load = Load::start(rig, LoadPlan { rate: 200, ..LoadPlan::new(1, LOAD_LIMIT) })?;
+    let arguments = ["--exclusive", "--edge-cases", "4%"].map(str::to_owned).to_vec();
+    let plan = LoadPlan { rate: 200, arguments, ..LoadPlan::new(1, LOAD_LIMIT) };
+    let load = Load::start(rig, plan)?;
     let mut done = Vec::with_capacity(cases.len());
     for case in cases {
         let name = format!("{} {} {:?}", case.process, case.point.name(), case.stop);

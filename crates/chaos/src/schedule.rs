@@ -46,8 +46,12 @@ const FAULTS: (u64, u64) = (5, 9);
 /// Errors of ClickHouse that its clients have lost events over: timeout, too many parts, memory
 /// limit, no space, unknown outcome, access denied.
 const CLICKHOUSE_CODES: [u16; 6] = [159, 252, 241, 243, 319, 497];
-/// Hours within the API's limits and beyond; days within the dedup horizon.
-const CLOCK_SHIFTS_MS: [i64; 6] = [-7_200_000, -5_000, 5_000, 120_000, 7_200_000, 20 * 86_400_000];
+/// Of a process that judges timestamps: within the 5 minutes that an event may be ahead, so that
+/// none is refused that is right.
+const API_SHIFTS_MS: [i64; 4] = [-240_000, -5_000, 5_000, 240_000];
+/// Of a process that must not decide by its clock: hours, and more than the dedup horizon.
+const CONSUMER_SHIFTS_MS: [i64; 6] =
+    [-90 * 86_400_000, -7_200_000, -5_000, 5_000, 7_200_000, 90 * 86_400_000];
 
 /// The schedule of `seed` for a load of `duration` milliseconds: at least five faults, the last of
 /// which is lifted when the load ends.
@@ -115,10 +119,14 @@ fn pick_fault(random: &mut Random, kinds: &[Kind], targets: &Targets) -> Fault {
             let records = u8::try_from(random.between(1, 9)).expect("a handful");
             Fault::Poison { records }
         }
-        Kind::Clock => Fault::ClockShift {
-            process: random.pick(&targets.services()),
-            milliseconds: random.pick(&CLOCK_SHIFTS_MS),
-        },
+        Kind::Clock => {
+            let process = random.pick(&targets.services());
+            let milliseconds = match process {
+                Process::EventConsumer(_) => random.pick(&CONSUMER_SHIFTS_MS),
+                _ => random.pick(&API_SHIFTS_MS),
+            };
+            Fault::ClockShift { process, milliseconds }
+        }
     }
 }
 
@@ -225,7 +233,7 @@ mod tests {
             }
         }
         let points = 5 * 3 + 2 * 11 * 3;
-        let (links, processes, shifts, disks, poison) = (10 + 12, 6 * 2, 3 * 6, 1, 9);
+        let (links, processes, shifts, disks, poison) = (10 + 12, 6 * 2, 4 + 2 * 6, 1, 9);
         let kinds = points + links + processes + shifts + disks + poison;
         assert_eq!(met.len(), kinds, "{met:#?}");
     }

@@ -1,10 +1,11 @@
 //! One schedule from beginning to end: a stack, a load, the faults, the verdict.
 
+use crate::fault::Fault;
 use crate::load::{Load, LoadPlan};
 use crate::nemesis;
 use crate::rig::{Rig, Setup, Starts};
 use crate::schedule::{TimedFault, schedule};
-use anyhow::bail;
+use anyhow::{Context as _, anyhow, bail};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -96,7 +97,7 @@ fn run_on(rig: &Rig, plan: &Plan, trial: &mut Trial) -> anyhow::Result<()> {
     let duration = u64::try_from(plan.load.duration.as_millis())?;
     trial.schedule =
         plan.schedule.clone().unwrap_or_else(|| schedule(plan.load.seed, &rig.targets(), duration));
-    let load = Load::start(rig, plan.load.clone())?;
+    let load = Load::start(rig, judged_whole(plan, &trial.schedule))?;
     let outcome = nemesis::carry_out(rig, &trial.schedule);
     trial.fired = outcome
         .fired
@@ -108,6 +109,7 @@ fn run_on(rig: &Rig, plan: &Plan, trial: &mut Trial) -> anyhow::Result<()> {
     }
     let recovered = rig.await_ready();
     let judgement = load.finish()?;
+    let parked = rig.reader().number("SELECT count() FROM dead_letters FINAL");
     trial.starts = rig
         .services()
         .iter()
@@ -115,12 +117,30 @@ fn run_on(rig: &Rig, plan: &Plan, trial: &mut Trial) -> anyhow::Result<()> {
         .collect();
     trial.load = judgement.report;
     trial.findings = judgement.findings;
+    let parked = parked.map_err(|error| anyhow!(error)).context("counting dead letters")?;
+    if parked < rig.poisoned() {
+        trial.findings.insert("missing_dead_letter".to_owned(), rig.poisoned() - parked);
+    }
     trial.verdict = if trial.findings.is_empty() && recovered.is_ok() {
         Verdict::Passed
     } else {
         Verdict::Failed
     };
     recovered
+}
+
+/// The plan's load with events at every limit, and nobody else in the log but the poison of `schedule`.
+fn judged_whole(plan: &Plan, schedule: &[TimedFault]) -> LoadPlan {
+    let records = |timed: &TimedFault| match timed.fault {
+        Fault::Poison { records } => u64::from(records),
+        _ => 0,
+    };
+    let poison: u64 = schedule.iter().map(records).sum();
+    let mut load = plan.load.clone();
+    let arguments = ["--exclusive", "--edge-cases", "4%", "--expect-dead-letters"];
+    load.arguments.extend(arguments.map(str::to_owned));
+    load.arguments.push(format!("0..{poison}"));
+    load
 }
 
 /// As the command line has it.
