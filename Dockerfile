@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# One image with both services; the command says which one runs.
+# One image with both services and the operator's program; the command says which one runs.
 
 FROM rust:1.95-slim-bookworm AS build
 # librdkafka, SQLite and BLAKE3 are compiled and linked into the programs; OpenSSL, for TLS to Kafka, is not.
@@ -10,10 +10,10 @@ WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --package ingest-api --package event-consumer --bins \
-        --features ingest-api/kafka-tls,event-consumer/kafka-tls \
+    cargo build --release --locked --package ingest-api --package event-consumer --package operator --bins \
+        --features ingest-api/kafka-tls,event-consumer/kafka-tls,operator/kafka-tls \
     && mkdir /out \
-    && cp target/release/ingest-api target/release/event-consumer docker/healthcheck docker/demo /out/
+    && cp target/release/ingest-api target/release/event-consumer target/release/tallymark docker/healthcheck docker/demo /out/
 
 # The same Debian as the build's: the programs use its C library and its OpenSSL. Brokers are checked
 # against its certificates.
@@ -25,5 +25,5 @@ RUN apt-get update \
     && install --directory --owner tallymark /demo
 COPY --from=build /out/ /usr/local/bin/
 USER tallymark
-EXPOSE 8080 8081
+EXPOSE 8080 8081 8082
 CMD ["ingest-api", "serve"]
