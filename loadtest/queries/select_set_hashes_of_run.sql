@@ -8,7 +8,10 @@ SELECT organization_id, count(), toString(sum(reinterpretAsUInt256(SHA256(concat
     toString(length(quantity)), ':', quantity
 )))))
 FROM (
-    SELECT *, toString(toUnixTimestamp64Milli(timestamp)) AS milliseconds, ifNull(toString(value), 'null') AS quantity
+    SELECT
+        organization_id, transaction_scope, transaction_id, external_customer_id, code,
+        toString(toUnixTimestamp64Milli(timestamp)) AS milliseconds,
+        ifNull(toString(value), 'null') AS quantity
     FROM billable_events
     WHERE startsWith(external_customer_id, {customers:String})
 )

@@ -146,9 +146,12 @@ impl Report {
             let error = self.error.as_deref().unwrap_or("no reason is known");
             return writeln!(out, "NOT JUDGED: {error}");
         }
-        self.print_traffic(out)?;
-        self.print_times(out)?;
-        self.print_processes(out)?;
+        // A ledger that is judged again tells nothing of times.
+        if self.target_rate > 0 {
+            self.print_traffic(out)?;
+            self.print_times(out)?;
+            self.print_processes(out)?;
+        }
         self.print_verdict(out)
     }
 
@@ -322,6 +325,7 @@ mod tests {
         }];
         Report {
             outcome: Outcome::Passed,
+            target_rate: 100,
             counts,
             processes,
             caught_up_ms: Some(1_250),

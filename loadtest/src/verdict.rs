@@ -176,9 +176,9 @@ pub struct Store {
     /// Rows of the run in the table beneath it: replays not yet merged are in there.
     pub physical_rows: u64,
     pub conflicts: u64,
-    /// In decimal, by organization.
+    /// As the store calculates it, in decimal, by organization.
     pub set_hashes: BTreeMap<String, String>,
-    /// In decimal.
+    /// As the ledger says, over all organizations, in decimal.
     pub set_hash: String,
     /// Of the whole store, whoever wrote to it.
     pub audit: crate::audit::Audited,
