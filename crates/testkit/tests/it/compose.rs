@@ -262,7 +262,8 @@ fn network(servers: &Servers, compose: &Compose, directory: &Path) -> Network {
     let password = &compose.service("postgres").environment["POSTGRES_PASSWORD"];
     let database = postgres.url("tallymark");
     let (credentials, _) = database.strip_prefix("postgres://").unwrap().split_once('/').unwrap();
-    let [api, admin] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
+    let [api, admin, job] =
+        [free_port(), free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
     let addresses = [
         ("kafka:19092", kafka.bootstrap()),
         (&format!("tallymark:{password}@postgres:5432"), credentials.to_owned()),
@@ -271,6 +272,7 @@ fn network(servers: &Servers, compose: &Compose, directory: &Path) -> Network {
         ("127.0.0.1:8080", api.clone()),
         ("0.0.0.0:8080", api),
         ("0.0.0.0:8081", admin),
+        ("0.0.0.0:8082", job),
         ("/demo", directory.join("demo").display().to_string()),
     ];
     Network { addresses: addresses.into_iter().map(|(from, to)| (from.to_owned(), to)).collect() }
@@ -333,4 +335,12 @@ fn the_programs_work_with_exactly_the_environment_the_file_gives_them() {
         consumer.stop(Duration::from_secs(45)).unwrap().success(),
         "event-consumer stops in order"
     );
+    // Nothing is under way any more, so that the first run finds what it can prove.
+    let mut job = network.start(&compose, "reconcile", directory);
+    let log = directory.join("reconcile.log");
+    wait::until("the job has proved the last day", || {
+        let log = std::fs::read_to_string(&log).unwrap();
+        if log.contains("reconciliation passed") { Ok(()) } else { Err(log) }
+    });
+    assert!(job.stop(Duration::from_secs(30)).unwrap().success(), "reconcile stops in order");
 }
