@@ -16,6 +16,7 @@ use anyhow::bail;
 use fault_injection::Sabotage;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -26,6 +27,8 @@ pub struct Found {
     pub findings: BTreeMap<String, u64>,
     /// All that the judge says, with examples.
     pub verdict: Value,
+    /// Data and logs, when they are worth a look.
+    pub kept: Option<PathBuf>,
 }
 
 /// The cases of these names, or all.

@@ -45,7 +45,7 @@ pub const CASES: &[Case] = &[
     Case::new(Sabotage::CommitPastFailure, Scenario::RefusedInserts, "Lago, Vector", LOST),
     Case::new(Sabotage::SkipPoison, Scenario::Poison, "Meteroid", &["dead_letters"]),
     Case::new(Sabotage::AutoCommit, Scenario::KillWithBatch, "FlexPrice", LOST),
-    Case::new(Sabotage::TokenWithoutContent, Scenario::CutAgain, "ClickHouse Kafka Connect", LOST),
+    Case::new(Sabotage::TokenWithoutContent, Scenario::CutAgain, "(common)", LOST),
     Case::new(
         Sabotage::TimestampInIdentity,
         Scenario::Traffic,

@@ -40,7 +40,7 @@ pub struct Line {
     pub findings: BTreeMap<String, u64>,
     /// All that the judge says, with examples.
     pub verdict: Value,
-    /// Why it is broken.
+    /// Why it is broken, or where its data and logs are.
     pub reason: Option<String>,
     pub seconds: u64,
 }
@@ -56,7 +56,8 @@ impl Line {
             Ok(found) => (judge(case, &found.findings), found, None),
             Err(error) => (Outcome::Broken, Found::default(), Some(format!("{error:#}"))),
         };
-        let Found { findings, verdict } = found;
+        let Found { findings, verdict, kept } = found;
+        let reason = reason.or(kept.map(|kept| format!("data and logs: {}", kept.display())));
         Self {
             sabotage: case.map(|case| case.sabotage.name()),
             published_by: case.map_or("", |case| case.published_by),
@@ -97,7 +98,7 @@ impl fmt::Display for Line {
             self.published_by,
             self.fault,
             format!("{:?}", self.outcome),
-            self.reason.clone().unwrap_or_else(|| findings.join(", ")),
+            [findings.join(", "), self.reason.clone().unwrap_or_default()].join(" "),
             self.seconds
         )
     }

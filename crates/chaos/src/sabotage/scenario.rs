@@ -5,27 +5,23 @@ use crate::fault::{Fault, Link, LinkFault, Process, Stop};
 use crate::load::{Judgement, Load, LoadPlan};
 use crate::rig::{READY_LIMIT, Rig, Setup, within};
 use anyhow::Context as _;
-use event_log::kafka::{KafkaConfig, KafkaProducer};
-use event_log::{EventLogProducer as _, RecordBatch};
 use fault_injection::{Point, Sabotage};
 use std::fs;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use testkit::stack::Engines;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HALF_A_SECOND: Duration = Duration::from_millis(500);
+/// Longest time for a service to leave its group.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// How often the rig's brokers look for expired records.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(3);
 const TEN_DAYS_MS: i64 = 10 * 86_400_000;
 /// Codes of ClickHouse: the memory limit is reached, and access is denied.
 const REFUSALS: [u16; 2] = [241, 497];
-/// Records that are no events: nothing, no JSON, no object, another version, and an event under a wrong key.
-const POISON: [&str; 5] = [
-    "",
-    "{\"v\":1,",
-    "[1]",
-    "{\"v\":99}",
-    r#"{"v":1,"topic_epoch":1,"organization_id":"org_north","transaction_id":"t","external_customer_id":"c","code":"api_calls","timestamp":"2026-01-01T00:00:00.000Z","accepted_at":"2026-01-01T00:00:00.000Z"}"#,
-];
+/// Records that are no events: ten of each kind.
+const POISON_RECORDS: u8 = 70;
 
 /// A situation. What it does to the product as it is, the product survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,7 +42,7 @@ pub enum Scenario {
     CutAgain,
     /// Records in the log that are no events.
     Poison,
-    /// A consumer is paused beyond its session, and the way to the broker is cut.
+    /// A second consumer comes and goes, and the way to the broker is cut.
     Rebalance,
     /// Events are ten days late, records are kept for one, and the consumer is away.
     Retention,
@@ -96,7 +92,7 @@ impl Scenario {
             Self::RefusedInserts => "ClickHouse refuses inserts with code 241, then with 497",
             Self::CutAgain => "answers of inserts are lost; ends between insert and commit",
             Self::Poison => "records that are no events in every partition",
-            Self::Rebalance => "a consumer stands still beyond its session; a broker is cut off",
+            Self::Rebalance => "a second consumer comes and goes twice; the broker is cut off",
             Self::Retention => "the consumer is away, and events are older than retention",
             Self::Revocation => "the key is revoked",
         }
@@ -109,12 +105,18 @@ impl Scenario {
     /// Runs the scenario, and says what its judge has found.
     pub(super) fn run(self, sabotage: Option<Sabotage>) -> anyhow::Result<Found> {
         let mut rig = Rig::start(&self.setup(sabotage)).context("the stack did not start")?;
-        let findings = self.run_on(&rig, sabotage);
-        if findings.is_err() {
-            let kept = rig.keep().display().to_string();
-            return findings.with_context(|| format!("data and logs: {kept}"));
+        let mut found = self.run_on(&rig, sabotage);
+        match &mut found {
+            Ok(found) if found.findings.is_empty() == is_wrong(sabotage) => {
+                found.kept = Some(rig.keep().to_owned());
+            }
+            Ok(_) => {}
+            Err(_) => {
+                let kept = rig.keep().display().to_string();
+                return found.with_context(|| format!("data and logs: {kept}"));
+            }
         }
-        findings
+        found
     }
 
     fn run_on(self, rig: &Rig, sabotage: Option<Sabotage>) -> anyhow::Result<Found> {
@@ -128,8 +130,9 @@ impl Scenario {
             _ => Load::start(rig, plan)?,
         };
         self.act(rig)?;
-        let Judgement { findings, mut report } = load.finish()?;
-        Ok(Found { findings, verdict: report["verdict"].take() })
+        let judgement = if self == Self::Retention { load.end() } else { load.finish() };
+        let Judgement { findings, mut report } = judgement?;
+        Ok(Found { findings, verdict: report["verdict"].take(), kept: None })
     }
 
     fn setup(self, sabotage: Option<Sabotage>) -> Setup {
@@ -150,14 +153,15 @@ impl Scenario {
 
     fn load(self, rig: &Rig, sabotage: Option<Sabotage>) -> LoadPlan {
         let seconds = match self {
-            Self::Traffic | Self::Retention => 4,
+            Self::Traffic => 4,
             Self::Rebalance => 16,
+            // It is ended.
+            Self::Retention => 60,
             _ => 8,
         };
-        let is_wrong = sabotage.is_some_and(|sabotage| !sabotage.is_harmless());
         // What a wrong behaviour has lost never comes, so that waiting for it is in vain.
-        let patience = if is_wrong { "8s" } else { "60s" };
-        let dead_letters = if self == Self::Poison { poison_count() } else { 0 };
+        let patience = if is_wrong(sabotage) { "8s" } else { "60s" };
+        let dead_letters = if self == Self::Poison { POISON_RECORDS } else { 0 };
         let arguments = [
             "--exclusive",
             "--log-may-duplicate",
@@ -188,6 +192,7 @@ impl Scenario {
             Self::KillAtFirstBatch => {
                 rig.service(Process::Standalone)?.arm(Point::BatchSealed, STALL)
             }
+            Self::Rebalance => rig.service(Process::EventConsumer(1))?.stop(STOP_LIMIT),
             Self::Retention => {
                 rig.service(Process::EventConsumer(0))?.kill()?;
                 fs::create_dir_all(clock_dir(rig))?;
@@ -216,19 +221,24 @@ impl Scenario {
                     rig.await_ready()
                 })
             }
-            Self::Poison => poison(rig),
+            Self::Poison => rig.apply(&Fault::Poison { records: POISON_RECORDS }),
             Self::Rebalance => rebalance(rig),
             Self::Retention => {
-                // The broker looks for expired records every second.
-                sleep(8 * SECOND);
+                await_expiry(rig)?;
                 rig.service(Process::EventConsumer(0))?.release();
-                rig.await_ready()
+                rig.await_ready()?;
+                // What comes after the load is read before the broker looks again.
+                await_expiry(rig)
             }
         }
     }
 }
 
 const STALL: Stop = Stop::Stall { milliseconds: 10_000 };
+
+fn is_wrong(sabotage: Option<Sabotage>) -> bool {
+    sabotage.is_some_and(|sabotage| !sabotage.is_harmless())
+}
 
 fn clock_dir(rig: &Rig) -> std::path::PathBuf {
     rig.directory().join("loadtest.faults")
@@ -277,38 +287,40 @@ fn refuse(rig: &Rig, code: u16) -> anyhow::Result<()> {
     refused
 }
 
-fn partitions(config: &KafkaConfig) -> impl Iterator<Item = u16> + use<> {
-    0..config.partitions
-}
-
-fn poison_count() -> usize {
-    partitions(&KafkaConfig::new("")).count() * POISON.len()
-}
-
-fn poison(rig: &Rig) -> anyhow::Result<()> {
-    let config = KafkaConfig::new(rig.kafka()?.direct_bootstrap());
-    let mut batch = RecordBatch::default();
-    for partition in partitions(&config) {
-        for value in POISON {
-            batch.push(
-                |key| key.extend_from_slice(b"no identity"),
-                |_| partition,
-                |to| to.extend_from_slice(value.as_bytes()),
-            );
-        }
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(KafkaProducer::connect(&config)?.publish(batch))?)
-}
-
+/// Gives half of the partitions to a second consumer and back, and cuts the way to the broker.
 fn rebalance(rig: &Rig) -> anyhow::Result<()> {
-    let pause = Fault::Pause(Process::EventConsumer(0));
-    rig.apply(&pause)?;
-    sleep(6 * SECOND);
-    rig.lift(&pause)?;
-    rig.await_ready()?;
+    let second = rig.service(Process::EventConsumer(1))?;
+    for _ in 0..2 {
+        second.release();
+        rig.await_ready()?;
+        sleep(2 * SECOND);
+        second.stop(STOP_LIMIT)?;
+        // A batch of what has come back is inserted meanwhile.
+        sleep(3 * SECOND);
+    }
     let cut = Fault::Link(Link::ServicesToBroker(0), LinkFault::Cut);
     rig.apply(&cut)?;
     sleep(HALF_A_SECOND);
     rig.lift(&cut)
+}
+
+/// Waits until the broker has deleted expired records, or has looked for some and found none.
+fn await_expiry(rig: &Rig) -> anyhow::Result<()> {
+    let before = log_start(rig)?;
+    let deadline = Instant::now() + EXPIRY_INTERVAL + SECOND;
+    while log_start(rig)? == before && Instant::now() < deadline {
+        sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// The first offset of a partition, from the names of the broker's files.
+fn log_start(rig: &Rig) -> anyhow::Result<Option<String>> {
+    let directory = rig.directory().join("kafka-disk-1/data/usage.events-0");
+    let mut names = Vec::new();
+    for file in fs::read_dir(&directory).with_context(|| directory.display().to_string())? {
+        names.push(file?.file_name().to_string_lossy().into_owned());
+    }
+    names.retain(|name| name.ends_with(".log"));
+    Ok(names.into_iter().min())
 }

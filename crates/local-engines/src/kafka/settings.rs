@@ -52,7 +52,7 @@ group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 # Expired records go within seconds, so that a test can see that they do.
 log.initial.task.delay.ms=500
-log.retention.check.interval.ms=1000
+log.retention.check.interval.ms=3000
 # The default takes a quarter of a small heap.
 log.cleaner.dedupe.buffer.size=4194304
 num.network.threads=2
