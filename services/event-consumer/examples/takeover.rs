@@ -1,19 +1,32 @@
 //! How long a consumer takes to read the dedup index of the partitions it takes over, and the memory it takes.
 //!
 //! Fills a table with `--ids` events of 35 days, once, and rebuilds the index from it:
-//! `cargo build --release -p embedded-clickhouse && cargo run --release -p event-consumer --example takeover`
+//! `cargo build --release --bins && cargo run --release -p event-consumer --example takeover`
+//!
+//! With `--kafka`, two consumers run on a broker, the one that is at work is killed, and what is
+//! measured is the time until the other one has inserted.
 
 use clap::Parser;
 use event_consumer::dedup::PositionOrder;
 use event_consumer::dedup::rebuild::{RebuildRequest, rebuild};
+use event_log::kafka::{KafkaConfig, KafkaProducer, ensure_topic};
+use event_log::{EventLogProducer as _, RecordBatch, wire};
 use local_engines::clickhouse::{EmbeddedClickHouse, EmbeddedClickHouseOptions};
+use local_engines::kafka::{Kafka, KafkaOptions};
 use local_engines::libchdb;
+use local_engines::process::ManagedProcess;
+use metering::UsageEvent;
+use metering::identity::partition_of;
 use service_kit::clock::{Clock as _, SystemClock};
 use service_kit::secret::Secret;
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use testkit::sql::Reader;
+use testkit::wait;
+use tokio::runtime::Runtime;
 use usage_store::{UsageStore, UsageStoreConfig};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -35,6 +48,9 @@ struct Args {
     /// Rebuilds, one after the other; the first reads from a cold page cache if the caller dropped it
     #[arg(long, default_value_t = 2)]
     runs: u32,
+    /// Kill a consumer on a real Kafka, too
+    #[arg(long)]
+    kafka: bool,
 }
 
 #[expect(clippy::print_stdout, reason = "what it measures is for its caller")]
@@ -72,6 +88,96 @@ fn main() {
             peak(engine.pid()),
         );
     }
+    if args.kafka {
+        kill_and_wait(&runtime, &config, &reader, &args);
+    }
+}
+
+/// Starts two consumers, the second of which gets half of the partitions, or none of a single one.
+#[expect(clippy::print_stdout, reason = "what it measures is for its caller")]
+fn kill_and_wait(runtime: &Runtime, store: &UsageStoreConfig, reader: &Reader, args: &Args) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let kafka = Kafka::start(KafkaOptions::new(directory.path().join("kafka"))).expect("a broker");
+    let topic = KafkaConfig {
+        partitions: args.partitions,
+        replication_factor: 1,
+        allow_single_replica: true,
+        ..KafkaConfig::new(kafka.bootstrap())
+    };
+    runtime.block_on(ensure_topic(&topic)).expect("a topic");
+    let producer = KafkaProducer::connect(&topic).expect("a producer");
+    let mut numbers = 0..;
+    let mut publish = |runtime: &Runtime| {
+        let number: u64 = numbers.next().expect("there is no end");
+        runtime.block_on(producer.publish(one_each(args.partitions, number))).expect("published");
+        u64::from(args.partitions) * (number + 1)
+    };
+    let old = reader.number("SELECT sum(records) FROM ingest_batches FINAL").expect("a number");
+    assert_eq!(old, 0, "the log of an earlier run is gone; remove the table");
+    let mut first = spawn("first", &topic, store, directory.path());
+    await_records(reader, publish(runtime));
+    let second = spawn("second", &topic, store, directory.path());
+    let log = directory.path().join("second.log");
+    wait::until("the second is a member", || {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        let at_work = args.partitions == 1 || text.contains("dedup index rebuilt");
+        if at_work { Ok(()) } else { Err(text) }
+    });
+    // A member without partitions says nothing.
+    std::thread::sleep(Duration::from_secs(10));
+    await_records(reader, publish(runtime));
+    first.kill().expect("it can be killed");
+    let killed = Instant::now();
+    await_records(reader, publish(runtime));
+    println!("SIGKILL: every partition was inserted to again after {:.1?}", killed.elapsed());
+    drop(second);
+}
+
+fn await_records(reader: &Reader, records: u64) {
+    wait::until("every record is in the audit", || {
+        let seen = reader.number("SELECT sum(records) FROM ingest_batches FINAL")?;
+        if seen >= records { Ok(()) } else { Err(format!("{seen} of {records}")) }
+    });
+}
+
+/// A new event for each partition.
+fn one_each(partitions: u16, number: u64) -> RecordBatch {
+    let mut batch = RecordBatch::default();
+    for wanted in 0..partitions {
+        let candidates = (0_u32..).map(|salt| UsageEvent {
+            transaction_id: Cow::Owned(format!("{number}-{wanted}-{salt}")),
+            accepted_at: SystemClock.now(),
+            ..UsageEvent::example()
+        });
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        for event in candidates {
+            key.clear();
+            event.write_identity_key(&mut key);
+            if partition_of(&key, partitions) == wanted {
+                wire::encode(&event, 1, &mut value);
+                break;
+            }
+        }
+        batch.push(
+            |out| out.extend_from_slice(&key),
+            |_| wanted,
+            |out| out.extend_from_slice(&value),
+        );
+    }
+    batch
+}
+
+fn spawn(name: &str, topic: &KafkaConfig, store: &UsageStoreConfig, logs: &Path) -> ManagedProcess {
+    let mut command = Command::new(testkit::stack::binary("event-consumer"));
+    command.args(["serve", "--kafka-allow-single-replica", "--kafka-replication-factor=1"]);
+    command.args(["--admin-listen=127.0.0.1:0", "--dedup-memory=4294967296"]);
+    command.arg(format!("--kafka-brokers={}", topic.brokers));
+    command.arg(format!("--kafka-partitions={}", topic.partitions));
+    command.arg(format!("--clickhouse-url={}", store.url));
+    command.arg(format!("--clickhouse-database={}", store.database));
+    command.env("CLICKHOUSE_PASSWORD", PASSWORD);
+    let log = logs.join(format!("{name}.log"));
+    ManagedProcess::spawn(command, name, &log).expect("the consumer starts")
 }
 
 fn request(args: &Args) -> RebuildRequest {

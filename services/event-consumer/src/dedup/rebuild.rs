@@ -194,3 +194,63 @@ impl Piles {
         self.builders.values().map(bytes).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piles(bytes_max: usize, counts: &[(PartitionId, u64)]) -> Piles {
+        let at = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let request = RebuildRequest {
+            topic: "t".to_owned(),
+            order: PositionOrder::new(1),
+            partitions: vec![0, 3],
+            at,
+            reach: Duration::from_secs(86_400),
+            bytes_max,
+        };
+        Piles::new(&request, at - request.reach, &counts.iter().copied().collect())
+    }
+
+    /// Rows of `ids` events, each of them stored `copies` times without having been merged.
+    fn fill(piles: &mut Piles, ids: u64, copies: u64) {
+        for offset in 0..ids * copies {
+            let (id, partition) = (offset % ids, if offset % ids % 2 == 0 { 0 } else { 3 });
+            let hash = metering::identity::identity_hash(&id.to_le_bytes()).0;
+            let row =
+                IdentityRow { partition, epoch: 1, offset, hash, fingerprint: 7, accepted_hour: 1 };
+            piles.add(&row);
+            if offset % 10_000 == 0 {
+                piles.check_memory();
+            }
+        }
+    }
+
+    #[test]
+    fn copies_that_were_not_merged_take_memory_for_a_moment_only() {
+        let bytes_max = 2 * IndexBuilder::bytes_for(30_000);
+        let mut piles = piles(bytes_max, &[(0, 250_000), (3, 250_000)]);
+        fill(&mut piles, 50_000, 10);
+        assert!(!piles.are_too_large());
+        let indexes: Vec<_> = piles.builders.into_values().map(|pile| pile.build(|| ())).collect();
+        assert_eq!(indexes.iter().map(PartitionIndex::len).sum::<usize>(), 50_000);
+        assert!(indexes.iter().map(PartitionIndex::allocated_bytes).sum::<usize>() < bytes_max);
+    }
+
+    #[test]
+    fn ids_that_do_not_fit_are_not_kept() {
+        let mut piles = piles(2 * IndexBuilder::bytes_for(30_000), &[(0, 100_000), (3, 100_000)]);
+        fill(&mut piles, 200_000, 1);
+        assert!(piles.are_too_large());
+        assert!(piles.builders.is_empty(), "their memory is free");
+    }
+
+    #[test]
+    fn a_limit_is_one_of_all_partitions_together() {
+        for (ids, too_large) in [(59_000, false), (61_000, true)] {
+            let mut piles = piles(2 * IndexBuilder::bytes_for(30_000), &[]);
+            fill(&mut piles, ids, 1);
+            assert_eq!(piles.are_too_large(), too_large, "{ids}");
+        }
+    }
+}
