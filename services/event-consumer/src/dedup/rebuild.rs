@@ -215,7 +215,8 @@ mod tests {
     /// Rows of `ids` events, each of them stored `copies` times without having been merged.
     fn fill(piles: &mut Piles, ids: u64, copies: u64) {
         for offset in 0..ids * copies {
-            let (id, partition) = (offset % ids, if offset % ids % 2 == 0 { 0 } else { 3 });
+            let id = offset % ids;
+            let partition = if id.is_multiple_of(2) { 0 } else { 3 };
             let hash = metering::identity::identity_hash(&id.to_le_bytes()).0;
             let row =
                 IdentityRow { partition, epoch: 1, offset, hash, fingerprint: 7, accepted_hour: 1 };
