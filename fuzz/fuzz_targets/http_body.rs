@@ -99,8 +99,8 @@ fn check_response(response: &Response) {
 
 /// Holds the answer to a plain reading of the content.
 fn check_content(content: &[u8], compressed: Option<usize>, response: &Response, away: bool) {
-    let too_large = content.len() > service::BODY_BYTES_MAX
-        || compressed.is_some_and(|sent| sent > service::COMPRESSED_BYTES_MAX);
+    let too_large = content.len() > size(service::BODY_BYTES_MAX)
+        || compressed.is_some_and(|sent| sent > size(service::COMPRESSED_BYTES_MAX));
     if too_large {
         assert_eq!(response.status, 413, "{}", response.body);
         return;
@@ -160,6 +160,10 @@ fn check_content(content: &[u8], compressed: Option<usize>, response: &Response,
     }
 }
 
+fn size(limit: u32) -> usize {
+    usize::try_from(limit).expect("limits are small")
+}
+
 /// The texts of the events, and whether they came as `events`; `None` when the request is refused.
 fn events_of(text: &str) -> Option<(Vec<&str>, bool)> {
     let members = json::members(text)?;
@@ -168,13 +172,13 @@ fn events_of(text: &str) -> Option<(Vec<&str>, bool)> {
     }
     let [(_, list)] = members[..] else { return None };
     let events = json::elements(list)?;
-    (1..=service::EVENTS_MAX).contains(&events.len()).then_some((events, true))
+    (1..=size(service::EVENTS_MAX)).contains(&events.len()).then_some((events, true))
 }
 
 /// The domain alone decides the same, and what it accepts survives the log.
 fn check_library(content: &[u8], events: &[&str], response: &Response) {
     let text = std::str::from_utf8(content).expect("read before");
-    let request = EventRequest::parse(text, service::EVENTS_MAX).expect("a good request");
+    let request = EventRequest::parse(text, size(service::EVENTS_MAX)).expect("a good request");
     assert_eq!(request.events(), events);
     let (catalog, rules) = (service::catalog(), ValidationRules::default());
     let validated = validate(&request, ORGANIZATION, &catalog, &rules, service::now());

@@ -177,7 +177,7 @@ fn write_string(text: &str, out: &mut String) {
     out.push('"');
 }
 
-/// With an exponent, unless that made a fraction of an integer beyond what a double holds exactly.
+/// Written with an exponent, as no producer does: how a number is written does not count.
 fn write_quantity(units: &BigInt, out: &mut String) {
     out.push_str(&format!("{units}e-12"));
 }

@@ -4,6 +4,3 @@ pub mod decimal;
 pub mod instant;
 pub mod json;
 pub mod service;
-
-/// Longest input, in bytes. `scripts/fuzz` tells libFuzzer the same.
-pub const INPUT_BYTES_MAX: usize = 64 * 1024;

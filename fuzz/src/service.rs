@@ -28,11 +28,11 @@ pub const ORGANIZATION: &str = "org_fuzz";
 /// The time of every request, in milliseconds since 1970: 2026-11-21T12:00:00.500Z.
 pub const NOW_MILLIS: i64 = 1_795_262_400_500;
 /// Largest body, in bytes: small enough to be exceeded by an input.
-pub const BODY_BYTES_MAX: usize = 32 * 1024;
+pub const BODY_BYTES_MAX: u32 = 32 * 1024;
 /// Largest compressed body, in bytes.
-pub const COMPRESSED_BYTES_MAX: usize = 8 * 1024;
+pub const COMPRESSED_BYTES_MAX: u32 = 8 * 1024;
 /// Most events of a request.
-pub const EVENTS_MAX: usize = 100;
+pub const EVENTS_MAX: u32 = 100;
 
 const PARTITIONS: u16 = 12;
 const TOPIC_EPOCH: u16 = 3;
@@ -111,9 +111,9 @@ impl Service {
         let keys = KeyCache::new(store, pepper, CacheOptions::default(), clock.clone());
         let a_lot = NonZeroU32::new(1_000_000_000).expect("above zero");
         let config = ServeConfig {
-            max_body_bytes: BODY_BYTES_MAX as u64,
-            max_compressed_body_bytes: COMPRESSED_BYTES_MAX as u64,
-            max_events_per_request: EVENTS_MAX as u32,
+            max_body_bytes: BODY_BYTES_MAX.into(),
+            max_compressed_body_bytes: COMPRESSED_BYTES_MAX.into(),
+            max_events_per_request: EVENTS_MAX,
             rate_limit_events: a_lot,
             rate_limit_burst: a_lot,
             topic_epoch: TOPIC_EPOCH,
