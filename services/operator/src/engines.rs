@@ -13,6 +13,7 @@ use local_engines::clickhouse::EmbeddedClickHouse;
 use service_kit::clock::SystemClock;
 use std::path::Path;
 use std::sync::Arc;
+use tokio::task::block_in_place;
 use usage_store::UsageStore;
 
 /// The topic of embedded engines.
@@ -37,7 +38,13 @@ pub struct PublishingEngines {
 }
 
 /// The engines as `args` name them; nothing is locked, and the services may run.
-pub fn open(args: &EngineArgs) -> anyhow::Result<Engines> {
+pub async fn open(args: &EngineArgs) -> anyhow::Result<Engines> {
+    let engines = block_in_place(|| connect(args))?;
+    answering(engines.store.clone()).await?;
+    Ok(engines)
+}
+
+fn connect(args: &EngineArgs) -> anyhow::Result<Engines> {
     let Some(path) = &args.data_dir else {
         let kafka = args.kafka();
         let source = Source {
@@ -56,12 +63,20 @@ pub fn open(args: &EngineArgs) -> anyhow::Result<Engines> {
 }
 
 /// Only the store.
-pub fn open_store(args: &EngineArgs) -> anyhow::Result<UsageStore> {
+pub async fn open_store(args: &EngineArgs) -> anyhow::Result<UsageStore> {
     let config = match &args.data_dir {
         None => args.store.config(),
         Some(path) => DataDir::open(path)?.running_store(&args.store)?,
     };
-    Ok(UsageStore::connect(&config))
+    answering(UsageStore::connect(&config)).await
+}
+
+/// Says what to do when nobody answers, before anything is begun.
+async fn answering(store: UsageStore) -> anyhow::Result<UsageStore> {
+    store.ping().await.context(
+        "ClickHouse does not answer as it should: start it (or the stack of the data directory), or correct CLICKHOUSE_URL, CLICKHOUSE_USER and CLICKHOUSE_PASSWORD",
+    )?;
+    Ok(store)
 }
 
 /// The engines with a log to write to. An embedded log has one writer, so its stack has to be stopped;

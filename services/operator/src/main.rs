@@ -52,7 +52,7 @@ async fn run_reconcile(args: ReconcileArgs) -> anyhow::Result<ExitCode> {
         return schedule::serve(args, every).await;
     }
     let (from, to) = args.from.zip(args.to).context("--from and --to are needed")?;
-    let mut engines = engines::open(&args.engines)?;
+    let mut engines = engines::open(&args.engines).await?;
     let request = schedule::request(&args, from..to);
     let report = reconcile(&mut engines, &request, SystemClock.now()).await?;
     // With --json - standard output is for the JSON alone.
@@ -66,7 +66,7 @@ async fn run_reconcile(args: ReconcileArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn run_replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
-    let mut engines = engines::open(&args.engines)?;
+    let mut engines = engines::open(&args.engines).await?;
     let ReplayArgs { from, to, dry_run, dedup_horizon: horizon, memory, .. } = *args;
     let request = Request { from, to, dry_run, horizon, memory };
     let replayed = replay(&mut engines, &request, SystemClock.now()).await?;
@@ -100,7 +100,7 @@ async fn run_list(args: &ListArgs) -> anyhow::Result<ExitCode> {
         since: args.since.unwrap_or(DateTime::<Utc>::UNIX_EPOCH),
         limit: args.limit,
     };
-    let letters = open_store(&args.engines)?.dead_letters(&filter).await?;
+    let letters = open_store(&args.engines).await?.dead_letters(&filter).await?;
     let letters: Vec<_> =
         letters.into_iter().map(|letter| DeadLetterReport::new(letter, None)).collect();
     if args.json {
@@ -112,8 +112,10 @@ async fn run_list(args: &ListArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn run_show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
-    let found =
-        open_store(&args.engines)?.dead_letter(&args.record.topic, args.record.position).await?;
+    let found = open_store(&args.engines)
+        .await?
+        .dead_letter(&args.record.topic, args.record.position)
+        .await?;
     let Some((letter, bytes)) = found else {
         tracing::error!("there is no dead letter {}", args.record);
         return Ok(ExitCode::from(WRONG));
@@ -139,7 +141,7 @@ async fn run_retry(args: RetryArgs) -> anyhow::Result<ExitCode> {
         lines.push_str(&text::retried(name, outcome));
     };
     let outcome = if dry_run {
-        let opened = engines::open(&engines)?;
+        let opened = engines::open(&engines).await?;
         retry(&opened.store, &opened.source, None, selection, each).await
     } else {
         let opened = block_in_place(|| open_for_publishing(&engines))?;

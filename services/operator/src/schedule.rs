@@ -80,7 +80,7 @@ async fn repeat(
 
 /// One run; `Err` with the reason when it did not pass.
 async fn run(args: &ReconcileArgs, now: DateTime<Utc>) -> Result<(), String> {
-    let outcome = match engines::open(&args.engines) {
+    let outcome = match engines::open(&args.engines).await {
         Ok(mut engines) => prove(args, &mut engines, now).await,
         Err(error) => Err(chain(error.as_ref())),
     };

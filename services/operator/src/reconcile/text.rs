@@ -140,3 +140,95 @@ fn write_examples(examples: &[ExampleReport], count: u64, out: &mut String) -> s
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reconcile::Request;
+    use crate::reconcile::findings::{Check, Findings, Found, Identity};
+    use crate::reconcile::partition::{Results, Unreadable};
+    use crate::reconcile::table::Table;
+    use chrono::{DateTime, Utc};
+    use std::time::Duration;
+    use usage_store::Position;
+
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
+    }
+
+    /// One event of ten is missing.
+    fn report() -> Report {
+        let period = at("2026-11-21T10:00:00Z")..at("2026-11-21T12:00:00Z");
+        let mut table = Table::new(period.clone());
+        let line = table.line("org_acme", at("2026-11-21T11:30:00Z")).unwrap();
+        table.at(line).accepted = 10;
+        table.at(line).billed = 6;
+        table.at(line).repeats = 2;
+        table.at(line).conflicts = 1;
+        let mut findings = Findings::new(1);
+        let position = Position { epoch: 1, partition: 3, offset: 4711 };
+        let identity = Identity {
+            organization_id: "org_acme".to_owned(),
+            transaction_scope: String::new(),
+            transaction_id: "txn-42".to_owned(),
+        };
+        findings.add_event(Check::EveryEventBilled, position, Some(identity), "not billed");
+        findings.add(Check::EveryEventBilled, position, "not shown");
+        let unreadable = Unreadable { accepted: 1, parked: 1 };
+        let request = Request {
+            period,
+            organization: None,
+            settle: Duration::from_secs(300),
+            horizon: Duration::from_secs(1),
+            memory: 0,
+            examples: 1,
+        };
+        let results = Results { table, findings, unreadable };
+        Report::new(&request, at("2026-11-21T13:00:00Z"), results, Vec::new(), Found::default())
+    }
+
+    #[test]
+    fn a_person_reads_the_counts_what_is_wrong_and_what_to_do() {
+        let text = text(&report());
+        let expected = [
+            "Usage accepted from 2026-11-21T10:00:00Z to 2026-11-21T12:00:00Z (not included)",
+            "org_acme      2026-11-21 11:00        10       6                2                    1       0           1",
+            "Total                                 10       6                2                    1       0           1",
+            "name no organization: 1 in the log, 1 parked",
+            "FAIL  Every accepted event is billed: 2 found otherwise",
+            "      org_acme txn-42, epoch 1, partition 3, offset 4711: not billed",
+            "      and 1 more",
+            "      What to do: run `tallymark replay",
+            "PASS  Nothing is billed that was not accepted",
+            "FAILED: see above.",
+        ];
+        for line in expected {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
+
+    /// Programs rely on these names; new ones may come.
+    #[test]
+    fn the_names_of_the_json_stay() {
+        let json = serde_json::to_value(report()).unwrap();
+        let names = |value: &serde_json::Value| -> String {
+            let names: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
+            names.join(" ")
+        };
+        assert_eq!(
+            names(&json),
+            "checked_at checks from lines organization partitions passed reused_beyond_horizon to total unreadable"
+        );
+        assert_eq!(
+            names(&json["lines"][0]),
+            "accepted billed billed_without_log conflicts difference hour log_hash organization parked repeats store_hash"
+        );
+        assert_eq!(names(&json["checks"][0]), "advice claim count examples name passed");
+        assert_eq!(
+            names(&json["checks"][0]["examples"][0]),
+            "detail offset organization_id partition topic_epoch transaction_id transaction_scope"
+        );
+        assert_eq!(json["lines"][0]["difference"], "1");
+        assert_eq!(json["passed"], false);
+    }
+}
