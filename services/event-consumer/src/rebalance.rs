@@ -15,8 +15,8 @@ pub struct Partitions {
     /// everything and give most of it back.
     retained: BTreeMap<PartitionId, Retained>,
     to_commit: BTreeMap<PartitionId, Offset>,
-    /// What is known to be committed of the owned partitions: where reading started, or more.
-    committed: BTreeMap<PartitionId, Offset>,
+    /// Up to where the owned partitions are known to be stored: where reading started, or further.
+    stored: BTreeMap<PartitionId, Offset>,
     generations: u64,
 }
 
@@ -26,7 +26,8 @@ struct Retained {
     index: PartitionIndex,
     /// The offset it is complete up to.
     next: Offset,
-    committed: Offset,
+    /// The offset up to which everything is known to be stored.
+    stored: Offset,
 }
 
 impl Partitions {
@@ -34,8 +35,8 @@ impl Partitions {
     ///
     /// A retained index is a function of the log before some offset. Cut back to where reading
     /// starts it is what a rebuild would give; when somebody else has read on meanwhile, it is not.
-    /// Nor is it when reading starts before what was committed: then the commits were lost, perhaps
-    /// with the topic, and only a rebuild compares the log with the store.
+    /// When reading starts before what is known to be stored, the commits were lost, perhaps with the
+    /// topic, and only a rebuild compares the log with the store.
     pub fn assign(&mut self, assignments: &[Assignment]) -> Vec<Tenure> {
         let mut retained = std::mem::take(&mut self.retained);
         let mut to_rebuild = Vec::new();
@@ -46,8 +47,8 @@ impl Partitions {
                 if sabotaged(Sabotage::StaleIndex) {
                     return Some(known.index);
                 }
-                (known.committed..=known.next).contains(start).then(|| {
-                    known.index.cut_back(*start);
+                (known.stored..=known.next).contains(start).then(|| {
+                    known.index.cut_back(*start..known.next);
                     known.index
                 })
             });
@@ -55,7 +56,7 @@ impl Partitions {
                 to_rebuild.push(tenure);
             }
             self.to_commit.remove(partition);
-            self.committed.insert(*partition, *start);
+            self.stored.insert(*partition, *start);
             self.owned.insert(*partition, Partition::new(tenure, *start, index));
         }
         if sabotaged(Sabotage::StaleIndex) {
@@ -68,10 +69,10 @@ impl Partitions {
     pub fn revoke(&mut self, partitions: &[PartitionId]) {
         for partition in partitions {
             self.to_commit.remove(partition);
-            let committed = self.committed.remove(partition).unwrap_or_default();
+            let stored = self.stored.remove(partition).unwrap_or_default();
             let index = self.owned.remove(partition).and_then(Partition::into_index);
             if let Some((index, next)) = index {
-                self.retained.insert(*partition, Retained { index, next, committed });
+                self.retained.insert(*partition, Retained { index, next, stored });
             }
         }
     }
@@ -111,6 +112,7 @@ impl Partitions {
     pub fn inserted(&mut self, ranges: &[Range]) {
         for range in ranges.iter().filter(|range| self.holds(range.tenure)).collect::<Vec<_>>() {
             self.to_commit.insert(range.tenure.partition, range.next);
+            self.stored.insert(range.tenure.partition, range.next);
         }
     }
 
@@ -126,7 +128,7 @@ impl Partitions {
 
     /// Notes that everything that was due is committed.
     pub fn committed(&mut self) {
-        self.committed.append(&mut self.to_commit);
+        self.to_commit.clear();
     }
 
     /// Bytes of records that were fetched and not decided.

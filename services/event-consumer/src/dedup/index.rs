@@ -136,22 +136,25 @@ impl PartitionIndex {
 
     /// Frees the memory of the ids that were let go.
     pub fn sweep(&mut self) {
-        self.rebuild_tables(self.forget_below..Place::END);
+        let below = self.forget_below;
+        self.rebuild_tables(|place| place >= below);
     }
 
-    /// Forgets the records from `next` on, as if they had not been read yet.
-    pub fn cut_back(&mut self, next: Offset) {
-        let end = self.order.current(next);
-        self.forget_below = self.forget_below.min(end);
+    /// Forgets the records of `decided`, as if they had not been read yet. What the store has told of
+    /// later ones stays: in the log that it was filled from it will be met again.
+    pub fn cut_back(&mut self, decided: Range<Offset>) {
+        let cut = self.order.current(decided.start)..self.order.current(decided.end);
+        self.forget_below = self.forget_below.min(cut.start);
         self.latest = None;
-        self.rebuild_tables(self.forget_below..end);
+        let below = self.forget_below;
+        self.rebuild_tables(|place| place >= below && !cut.contains(&place));
     }
 
     fn find_or_insert(&mut self, entry: Entry, since: DateTime<Utc>) -> Option<Entry> {
-        let keep = self.forget_below..Place::END;
+        let below = self.forget_below;
         let table = &mut self.tables[entry.shard()];
         let (len, bytes) = (table.len(), table.allocated_bytes());
-        let known = table.find_or_insert(entry, &keep);
+        let known = table.find_or_insert(entry, |place| place >= below);
         let (new_len, new_bytes) = (table.len(), table.allocated_bytes());
         if known.is_none() {
             self.len = self.len - len + new_len;
@@ -161,7 +164,7 @@ impl PartitionIndex {
         known
     }
 
-    fn rebuild_tables(&mut self, keep: Range<Place>) {
+    fn rebuild_tables(&mut self, keep: impl Fn(Place) -> bool) {
         for table in &mut self.tables {
             table.rebuild(&keep);
         }

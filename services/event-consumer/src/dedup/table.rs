@@ -7,7 +7,6 @@
 use super::Place;
 use metering::IdentityHash;
 use std::cmp::Ordering;
-use std::ops::Range;
 
 /// Tables that make an index. Only one is copied at a time when the index grows.
 pub(super) const SHARDS: usize = 64;
@@ -122,8 +121,12 @@ impl Table {
 
     /// The entry with the hash of `entry`; when there is none, `entry` is added.
     ///
-    /// Entries outside `keep` may be dropped when the table has to grow.
-    pub(super) fn find_or_insert(&mut self, entry: Entry, keep: &Range<Place>) -> Option<Entry> {
+    /// Entries at places that are not to be kept may be dropped when the table has to grow.
+    pub(super) fn find_or_insert(
+        &mut self,
+        entry: Entry,
+        keep: impl Fn(Place) -> bool + Copy,
+    ) -> Option<Entry> {
         match self.find(&entry) {
             Slot::Taken(at) => return Some(self.slots[at]),
             Slot::Free(at)
@@ -142,9 +145,9 @@ impl Table {
         }
     }
 
-    /// Drops the entries outside `keep` and fits the memory to what stays.
-    pub(super) fn rebuild(&mut self, keep: &Range<Place>) {
-        let kept = self.entries().filter(|entry| keep.contains(&entry.place())).count();
+    /// Drops the entries at places that are not to be kept, and fits the memory to what stays.
+    pub(super) fn rebuild(&mut self, keep: impl Fn(Place) -> bool + Copy) {
+        let kept = self.entries().filter(|entry| keep(entry.place())).count();
         self.rebuild_with(keep, slots_for(kept + 1));
     }
 
@@ -176,8 +179,8 @@ impl Table {
         true
     }
 
-    /// Moves the entries within `keep` to at least `slots` new slots, in one pass over both.
-    fn rebuild_with(&mut self, keep: &Range<Place>, mut slots: usize) {
+    /// Moves the entries that are to be kept to at least `slots` new slots, in one pass over both.
+    fn rebuild_with(&mut self, keep: impl Fn(Place) -> bool + Copy, mut slots: usize) {
         loop {
             if let Some(table) = self.moved(keep, slots) {
                 *self = table;
@@ -188,11 +191,11 @@ impl Table {
     }
 
     /// `None` when the last entries would fall off the end.
-    fn moved(&self, keep: &Range<Place>, slots: usize) -> Option<Self> {
+    fn moved(&self, keep: impl Fn(Place) -> bool + Copy, slots: usize) -> Option<Self> {
         let mut moved = vec![Entry::EMPTY; slots].into_boxed_slice();
         let mut next = 0;
         let mut len = 0;
-        for entry in self.entries().filter(|entry| keep.contains(&entry.place())) {
+        for entry in self.entries().filter(|entry| keep(entry.place())) {
             let at = next.max(home(entry, slots));
             *moved.get_mut(at)? = *entry;
             next = at + 1;

@@ -65,7 +65,7 @@ fn the_horizon_ends_at_the_copy_that_was_decided_last() {
     for offset in 0..20 {
         index.decide(&copy(offset, offset, 0));
     }
-    index.cut_back(20);
+    index.cut_back(20..20);
     index.forget_beyond(horizon);
     index.sweep();
     assert_eq!(index.len(), 20, "nothing was decided since the cut");
@@ -76,7 +76,7 @@ fn the_horizon_ends_at_the_copy_that_was_decided_last() {
     index.forget_beyond(horizon);
     index.sweep();
     assert_eq!(index.len(), 2, "the ids of hours 9 and 18");
-    index.cut_back(22);
+    index.cut_back(22..23);
     index.forget_beyond(Duration::ZERO);
     index.sweep();
     assert_eq!(index.len(), 1, "the copy of hour 18 counts no more");
@@ -96,13 +96,26 @@ fn growth_forgets_what_was_let_go() {
 }
 
 #[test]
+fn what_the_store_has_told_of_later_records_survives_a_cut() {
+    let mut index = PartitionIndex::new(order());
+    for offset in [0, 1, 2, 7] {
+        index.decide(&copy(offset, offset, 0));
+    }
+    index.cut_back(1..3);
+    assert_eq!(index.len(), 2);
+    assert_eq!(index.decide(&copy(2, 1, 0)), Verdict::First);
+    let known = order().current(7);
+    assert_eq!(index.decide(&copy(7, 2, 0)), Verdict::Impossible { known });
+}
+
+#[test]
 fn a_cut_back_index_has_not_seen_the_records_behind_the_cut() {
     let mut index = PartitionIndex::new(order());
     for offset in 0..1000 {
         index.decide(&decided_at_hour(i64::try_from(offset).unwrap(), offset));
     }
     index.forget_before(at(500));
-    index.cut_back(200);
+    index.cut_back(200..1000);
     for offset in 200..1000 {
         assert_eq!(
             index.decide(&decided_at_hour(i64::try_from(offset).unwrap(), offset)),
@@ -142,8 +155,9 @@ proptest! {
         let mut offset = 0;
         for (id, fingerprint, dice) in steps {
             if dice < 2 {
+                let next = offset;
                 offset = offset * u64::from(dice) / 2 + offset / 3;
-                index.cut_back(offset);
+                index.cut_back(offset..next);
                 model.retain(|_, (place, _)| *place < offset);
             } else if dice < 5 {
                 index.sweep();
