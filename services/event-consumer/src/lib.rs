@@ -22,6 +22,8 @@ mod trusted_time;
 
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod simulation;
 
 pub use config::ConsumerConfig;
 pub use error::ConsumerError;
