@@ -12,7 +12,6 @@ pub(crate) fn starting_offset(
     match committed {
         None if sabotaged(Sabotage::OffsetResetLatest) => Ok(high),
         None => Ok(low),
-        Some(expected) if expected < low && sabotaged(Sabotage::RecordTimeIsEventTime) => Ok(low),
         Some(expected) if expected < low => Err(LogError::Gap { partition, expected, low }),
         Some(committed) if committed > high => Err(LogError::Contract(format!(
             "partition {partition} ends at offset {high}, below {committed}, the next to read: \

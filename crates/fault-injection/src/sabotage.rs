@@ -37,7 +37,7 @@ sabotages! {
     /// Offsets are committed by a timer, whatever became of the records (FlexPrice); nothing
     /// compares the store with the log.
     AutoCommit = "auto-commit",
-    /// An insert token names where a batch begins and neither its end nor its content, so that a batch
+    /// An insert token names where a batch begins, and neither its end nor its content, so that a batch
     /// that is cut again after a crash is taken for the one before.
     TokenWithoutContent = "token-without-content",
     /// The timestamp is part of an event's identity (Lago, FlexPrice, bxb, Meteroid).

@@ -91,17 +91,19 @@ impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let findings: Vec<_> =
             self.findings.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-        write!(
-            f,
-            "{:<25} | {:<30} | {:<76} | {:<11} | {} | {} s",
-            self.sabotage.unwrap_or("none"),
-            self.published_by,
-            self.fault,
-            format!("{:?}", self.outcome),
-            [findings.join(", "), self.reason.clone().unwrap_or_default()].join(" "),
-            self.seconds
-        )
+        let (outcome, seconds) = (format!("{:?}", self.outcome), format!("{} s", self.seconds));
+        let what = [findings.join(", "), self.reason.clone().unwrap_or_default()].join(" ");
+        let sabotage = self.sabotage.unwrap_or("none");
+        write_row(f, [sabotage, self.published_by, self.fault, &outcome, &seconds, what.trim()])
     }
+}
+
+fn write_row(f: &mut impl fmt::Write, columns: [&str; 6]) -> fmt::Result {
+    let [sabotage, published_by, fault, outcome, seconds, findings] = columns;
+    write!(
+        f,
+        "{sabotage:<25} | {published_by:<30} | {fault:<64} | {outcome:<10} | {seconds:>5} | {findings}"
+    )
 }
 
 /// All runs.
@@ -149,8 +151,14 @@ impl Suite {
     /// The table for people.
     pub fn text(&self) -> String {
         let mut text = String::new();
+        // Writing to a String cannot fail.
+        write_row(
+            &mut text,
+            ["wrong behaviour", "published by", "fault", "outcome", "took", "findings"],
+        )
+        .ok();
+        text.push('\n');
         for line in &self.lines {
-            // Writing to a String cannot fail.
             writeln!(text, "{line}").ok();
         }
         let Self { caught, wrong_behaviours, harmless_passed, harmless, .. } = self;

@@ -4,7 +4,7 @@ use super::{Found, probe};
 use crate::fault::{Fault, Link, LinkFault, Process, Stop};
 use crate::load::{Judgement, Load, LoadPlan};
 use crate::rig::{READY_LIMIT, Rig, Setup, within};
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use fault_injection::{Point, Sabotage};
 use std::fs;
 use std::thread::sleep;
@@ -15,8 +15,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const HALF_A_SECOND: Duration = Duration::from_millis(500);
 /// Longest time for a service to leave its group.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
-/// How often the rig's brokers look for expired records.
-const EXPIRY_INTERVAL: Duration = Duration::from_secs(3);
+/// Within which the rig's brokers, which do so every 3 seconds, have looked for expired records.
+const EXPIRY_LIMIT: Duration = Duration::from_secs(8);
 const TEN_DAYS_MS: i64 = 10 * 86_400_000;
 /// Codes of ClickHouse: the memory limit is reached, and access is denied.
 const REFUSALS: [u16; 2] = [241, 497];
@@ -225,10 +225,9 @@ impl Scenario {
             Self::Rebalance => rebalance(rig),
             Self::Retention => {
                 await_expiry(rig)?;
+                keep_records(rig)?;
                 rig.service(Process::EventConsumer(0))?.release();
-                rig.await_ready()?;
-                // What comes after the load is read before the broker looks again.
-                await_expiry(rig)
+                rig.await_ready()
             }
         }
     }
@@ -307,9 +306,23 @@ fn rebalance(rig: &Rig) -> anyhow::Result<()> {
 /// Waits until the broker has deleted expired records, or has looked for some and found none.
 fn await_expiry(rig: &Rig) -> anyhow::Result<()> {
     let before = log_start(rig)?;
-    let deadline = Instant::now() + EXPIRY_INTERVAL + SECOND;
+    let deadline = Instant::now() + EXPIRY_LIMIT;
     while log_start(rig)? == before && Instant::now() < deadline {
         sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Ends the deletion of records: what is lost is not to depend on who is faster.
+fn keep_records(rig: &Rig) -> anyhow::Result<()> {
+    let kafka = rig.kafka()?;
+    let output = kafka
+        .tool("kafka.admin.ConfigCommand", &kafka.direct_bootstrap())
+        .args(["--alter", "--entity-type", "topics", "--entity-name", "usage.events"])
+        .args(["--add-config", "retention.ms=-1"])
+        .output()?;
+    if !output.status.success() {
+        bail!("retention.ms was not changed: {}", String::from_utf8_lossy(&output.stderr));
     }
     Ok(())
 }

@@ -218,13 +218,12 @@ impl KafkaConsumer {
 
     /// Finds the position that is not in the log; when all are, reading goes on from them.
     fn find_out_of_range(&mut self) -> Result<(), LogError> {
-        let start = |(partition, cursor): (&PartitionId, &Cursor)| {
+        for (partition, cursor) in &self.cursors {
             let range = self.fetch_watermarks(*partition)?;
-            Ok((*partition, starting_offset(*partition, Some(cursor.next), range)?))
-        };
-        let starts = self.cursors.iter().map(start).collect::<Result<Vec<_>, LogError>>()?;
-        for (partition, start) in starts {
-            self.seek(partition, start)?;
+            starting_offset(*partition, Some(cursor.next), range)?;
+        }
+        for (partition, cursor) in &self.cursors {
+            self.seek(*partition, cursor.next)?;
         }
         self.out_of_range = false;
         Ok(())
