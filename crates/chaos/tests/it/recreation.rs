@@ -72,17 +72,16 @@ fn under_the_same_epoch_the_consumer_stops_and_nothing_is_lost() {
     let mut scene = scene();
     SERVICES.iter().for_each(|service| scene.start(*service, "1"));
     let consumer = scene.rig.service(Process::EventConsumer(0)).unwrap();
-    // What the API accepts meanwhile waits in the log.
-    scene.sender.send(&scene.before, &mut scene.ledger);
-    scene.sender.send(&events("after"), &mut scene.ledger);
     within(READY_LIMIT, "the consumer says what to do", || {
         let log = std::fs::read_to_string(consumer.log_path()).unwrap();
         log.contains("raise its epoch").then_some(()).ok_or(log)
     })
     .unwrap();
-    let rows = scene.rig.reader().number("SELECT count() FROM billable_events").unwrap();
-    assert_eq!(rows, 500, "nothing is billed from a log that is not the one it was");
     consumer.kill().unwrap();
+    // What the API accepts meanwhile waits in the log, repeats in another order than before.
+    scene.before.reverse();
+    scene.sender.send(&events("after"), &mut scene.ledger);
+    scene.sender.send(&scene.before, &mut scene.ledger);
     scene.start(Process::EventConsumer(0), "2");
     scene.ledger.await_exactly_once(&scene.rig.reader());
 }
