@@ -35,6 +35,7 @@ impl Partitions {
     ///
     /// A retained index is a function of the log before some offset. Cut back to where reading
     /// starts it is what a rebuild would give; when somebody else has read on meanwhile, it is not.
+    /// The same goes for one that has let go of ids since it decided a record that is read once more.
     /// When reading starts before what is known to be stored, the commits were lost, perhaps with the
     /// topic, and only a rebuild compares the log with the store.
     pub fn assign(&mut self, assignments: &[Assignment]) -> Vec<Tenure> {
@@ -47,7 +48,8 @@ impl Partitions {
                 if sabotaged(Sabotage::StaleIndex) {
                     return Some(known.index);
                 }
-                (known.stored..=known.next).contains(start).then(|| {
+                let goes_on = (known.stored..=known.next).contains(start);
+                (goes_on && known.index.can_be_cut_back(*start)).then(|| {
                     known.index.cut_back(*start..known.next);
                     known.index
                 })

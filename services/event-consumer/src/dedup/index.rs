@@ -55,8 +55,11 @@ pub struct PartitionIndex {
     allocated: usize,
     forget_below: Place,
     ages: Ages,
-    /// When the copy that was decided last was accepted. What is to come may be as old.
-    latest: Option<DateTime<Utc>>,
+    /// The place of the copy that was decided last, and when it was accepted. What is to come may be
+    /// as old.
+    latest: Option<(Place, DateTime<Utc>)>,
+    /// The place of the copy that was decided last when ids were last let go.
+    forgot_at: Place,
 }
 
 impl PartitionIndex {
@@ -70,6 +73,7 @@ impl PartitionIndex {
             forget_below: Place::FIRST,
             ages: Ages::default(),
             latest: None,
+            forgot_at: Place::FIRST,
         }
     }
 
@@ -100,7 +104,7 @@ impl PartitionIndex {
 
     /// What `copy` is; a first copy is remembered.
     pub fn decide(&mut self, copy: &Copy) -> Verdict {
-        self.latest = Some(copy.accepted_at);
+        self.latest = Some((copy.place, copy.accepted_at));
         let entry = Entry::new(copy.hash, copy.place, copy.fingerprint);
         let Some(known) = self.find_or_insert(entry, copy.decided_at) else {
             return Verdict::First;
@@ -124,8 +128,12 @@ impl PartitionIndex {
     /// Lets go of ids that were accepted more than `horizon` before the copy that was decided last.
     /// Not before now: the copies to come may have waited in the log for long.
     pub fn forget_beyond(&mut self, horizon: Duration) {
-        if let Some(at) = self.latest {
+        if let Some((place, at)) = self.latest {
+            let before = self.forget_below;
             self.forget_before(at - horizon);
+            if self.forget_below > before {
+                self.forgot_at = place;
+            }
         }
     }
 
@@ -138,6 +146,12 @@ impl PartitionIndex {
     pub fn sweep(&mut self) {
         let below = self.forget_below;
         self.rebuild_tables(|place| place >= below);
+    }
+
+    /// Whether the records from `next` on can be decided once more. Not when ids were let go after one
+    /// of them was decided: an earlier one may be a copy of those.
+    pub fn can_be_cut_back(&self, next: Offset) -> bool {
+        self.order.current(next) > self.forgot_at
     }
 
     /// Forgets the records of `decided`, as if they had not been read yet. What the store has told of

@@ -96,6 +96,21 @@ fn growth_forgets_what_was_let_go() {
 }
 
 #[test]
+fn records_cannot_be_decided_once_more_after_ids_were_let_go_for_a_later_one() {
+    let horizon = Duration::from_secs(10 * 3600);
+    let mut index = PartitionIndex::new(order());
+    for (hours, offset) in [(0, 0), (5, 1), (9, 2), (30, 3), (31, 4)] {
+        index.decide(&decided_at_hour(hours, offset));
+        if offset == 3 {
+            assert!(index.can_be_cut_back(0));
+            index.forget_beyond(horizon);
+        }
+    }
+    // The record at offset 2 may be a copy of those at 0 and 1, which the one at 3 is too late for.
+    assert_eq!([2, 3, 4, 5].map(|next| index.can_be_cut_back(next)), [false, false, true, true]);
+}
+
+#[test]
 fn what_the_store_has_told_of_later_records_survives_a_cut() {
     let mut index = PartitionIndex::new(order());
     for offset in [0, 1, 2, 7] {
