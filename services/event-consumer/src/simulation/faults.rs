@@ -98,7 +98,7 @@ impl World {
     }
 
     /// Where reading would start.
-    fn committed_or_low(&self, partition: PartitionId) -> u64 {
+    pub(super) fn committed_or_low(&self, partition: PartitionId) -> u64 {
         self.group.committed(partition).unwrap_or(self.log.partition(partition).low)
     }
 

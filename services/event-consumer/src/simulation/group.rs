@@ -148,7 +148,8 @@ impl Group {
         }
     }
 
-    /// Gives out what nobody owns, once everybody has given up what was asked for.
+    /// Gives out what nobody owns, once everybody has given up what was asked for. Those who get
+    /// nothing are told so.
     pub(super) fn complete_if_ready(&mut self, prng: &mut Prng) {
         let joined = self.joined();
         if joined.is_empty() || self.pending.as_ref().is_none_or(|pending| !pending.is_empty()) {
@@ -165,9 +166,6 @@ impl Group {
         }
         for slot in joined {
             let list = given.remove(&slot).unwrap_or_default();
-            if self.incremental && list.is_empty() {
-                continue;
-            }
             self.owned.entry(slot).or_default().extend(&list);
             self.inboxes.entry(slot).or_default().push_back(Announcement::Assign(list));
         }

@@ -172,7 +172,7 @@ impl Log {
 
     /// Tells all fates again, after records were lost. `stored` says whether a row of a lost record
     /// is in the store; then it stays the first copy.
-    pub(super) fn retell(&mut self, stored: impl Fn(u64, &(Place, u64)) -> bool) {
+    pub(super) fn retell(&mut self, stored: impl Fn(u64, &(Place, u64, u64)) -> bool) {
         self.first.clear();
         let mut lives = std::mem::take(&mut self.lives);
         for life in &mut lives {
@@ -180,7 +180,8 @@ impl Log {
                 for entry in &mut log.entries {
                     let Some(event) = entry.event else { continue };
                     let place = (life.epoch, partition, entry.offset);
-                    entry.lost &= !stored(event.id, &(place, entry.accepted_at));
+                    let row = (place, entry.accepted_at, event.payload);
+                    entry.lost &= !stored(event.id, &row);
                     if !entry.lost {
                         let place = (life.epoch, entry.offset);
                         entry.fate = self.fate_of(event, place, (entry.accepted_at, entry.latest));

@@ -26,26 +26,35 @@ impl World {
             return Err(format!("nobody produced the row at {place:?}: {row:?}"));
         };
         let (event, fate) = (entry.event.expect("an event"), entry.fate);
-        let (accepted_at, latest) = (entry.accepted_at, entry.latest);
+        let accepted_at = entry.accepted_at;
         if !self.epoch_is_reused(place.0) && !matches!(fate, Fate::Stored | Fate::Open) {
             return Err(format!("the row at {place:?} is a later copy: {fate:?}"));
         }
         if fate == Fate::Open {
             self.coverage.note(Seen::RebilledBeyondHorizon);
         }
-        let others = self.rows_of.entry(event.id).or_default();
-        for (other, other_accepted_at) in others.iter().filter(|(other, _)| *other != place) {
-            let (first, last) = if order(*other) < order(place) {
-                (*other_accepted_at, latest)
-            } else {
-                let later = self.log.at(*other).map(|entry| entry.latest).max();
-                (accepted_at, later.unwrap_or(u64::MAX))
-            };
-            if first + self.plan.horizon >= last && !self.excused.contains(&event.id) {
-                return Err(format!("event {} is billed at {other:?} and {place:?}", event.id));
-            }
+        let row = (place, accepted_at, event.payload);
+        self.rows_of.entry(event.id).or_default().push(row);
+        if self.excused.contains(&event.id) { Ok(()) } else { self.judge_horizon(event.id, place) }
+    }
+
+    /// A row that has landed is beyond the horizon of the one that was billed before, if there is one.
+    fn judge_horizon(&self, id: u64, place: Place) -> Check {
+        let rows = &self.rows_of[&id];
+        // Rows that say the same have one sort key. The first of them is billed, and after a merge it is
+        // the only one there is to remember.
+        let is_billed = |row: &&(Place, u64, u64)| {
+            !rows.iter().any(|other| other.2 == row.2 && order(other.0) < order(row.0))
+        };
+        let mut billed: Vec<_> = rows.iter().filter(is_billed).collect();
+        billed.sort_by_key(|row| row.1);
+        // Of an event that was billed twice already, beyond the horizon, a rebuilt index remembers the
+        // first row, and lets go of both when that one is old.
+        let &[(one, accepted_at, _), (other, ..)] = billed.as_slice() else { return Ok(()) };
+        let latest = self.log.at(*other).map(|entry| entry.latest).max().unwrap_or_default();
+        if [*one, *other].contains(&place) && accepted_at + self.plan.horizon >= latest {
+            return Err(format!("event {id} is billed at {one:?} and {other:?}"));
         }
-        others.push((place, accepted_at));
         Ok(())
     }
 

@@ -129,7 +129,8 @@ impl World {
 
     fn is_through(&self) -> bool {
         (0..self.plan.partitions).all(|partition| {
-            self.group.committed(partition).unwrap_or(0) >= self.log.partition(partition).end()
+            self.committed_or_low(partition) >= self.log.partition(partition).end()
+                && !self.unseen_losses.contains(&partition)
         })
     }
 }

@@ -50,7 +50,8 @@ pub(super) struct World {
     pub(super) landings: u64,
     /// What the oracle has to remember.
     pub(super) verified: Vec<u64>,
-    pub(super) rows_of: BTreeMap<u64, Vec<(super::log::Place, u64)>>,
+    /// The rows of each event: place, acceptance and payload.
+    pub(super) rows_of: BTreeMap<u64, Vec<(super::log::Place, u64, u64)>>,
     pub(super) excused: BTreeSet<u64>,
     pub(super) ended_lives: Vec<(u16, PartitionId, u64)>,
     /// Partitions of which records are gone that were not stored, and nobody has noticed.
