@@ -4,6 +4,7 @@ mod sabotaged;
 
 use crate::error::StoreError;
 use fault_injection::{Sabotage, sabotaged};
+use std::borrow::Cow;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// One file: one statement, which says why it is there.
@@ -49,8 +50,12 @@ impl SchemaFile {
     pub(crate) fn render(&self, cluster: Option<&Cluster>) -> String {
         let on_cluster =
             cluster.map_or_else(String::new, |cluster| format!("ON CLUSTER `{}`", cluster.0));
-        let wrong = Sabotage::ALL.iter().copied().find(|sabotage| sabotaged(*sabotage));
-        let template = sabotaged::altered(self.name, self.template, wrong);
+        let template = if fault_injection::ENABLED {
+            let wrong = Sabotage::ALL.iter().copied().find(|sabotage| sabotaged(*sabotage));
+            sabotaged::altered(self.name, self.template, wrong)
+        } else {
+            Cow::Borrowed(self.template)
+        };
         let mut statement = template.replace("{on_cluster}", &on_cluster);
         while let Some(start) = statement.find("{engine:") {
             let length = statement[start..].find('}').expect("a placeholder is closed");
