@@ -8,7 +8,15 @@ ENGINES ?= embedded
 # Extra arguments for the load generator, such as ARGS="--rate 50000".
 ARGS ?=
 
-.PHONY: up test check loadtest
+# Fresh schedules of faults, on each set of engines, and how many are tried at the same time.
+SEEDS ?= 5
+PARALLEL ?= 1
+# Seeds of the simulation of the consumer's core.
+SIMULATIONS ?= 100000
+# For each fuzz target.
+FUZZ_SECONDS ?= 30
+
+.PHONY: up test check loadtest reliability chaos points sabotage recovery simulate fuzz rig
 .DEFAULT_GOAL := up
 
 up:
@@ -30,3 +38,39 @@ loadtest:
 	@scripts/require $(ENGINES)
 	cargo build --release --locked --bins
 	@scripts/loadtest $(ENGINES) $(ARGS)
+
+# Everything below proves that events are counted exactly once; docs/reliability.md says how.
+reliability: chaos points sabotage
+
+# Its programs are built with debug assertions: only they can be told to commit faults.
+rig:
+	@scripts/require servers
+	cargo build --locked --workspace --bins
+
+# Random schedules of faults on a loaded stack; prints the seeds, each of which can be repeated.
+chaos: rig
+	@target/debug/chaos run --seeds $(SEEDS) --parallel $(PARALLEL) --shrink $(ARGS)
+
+# An end, a stall and a failure at every boundary between two steps.
+points: rig
+	@target/debug/chaos points $(ARGS)
+
+# Known bugs, put in one at a time: each has to be found.
+sabotage: rig
+	@target/debug/chaos sabotage $(ARGS)
+
+# How long it takes until things work again, measured on release programs.
+recovery:
+	@scripts/require servers
+	cargo build --release --locked --bins
+	@target/release/chaos recovery $(ARGS)
+
+# The consumer's core in a simulated world, by seeds.
+simulate:
+	@scripts/require embedded
+	@scripts/simulate $(SIMULATIONS)
+
+# Whatever arrives from outside, made up by a fuzzer.
+fuzz:
+	@scripts/require embedded
+	@scripts/fuzz $(FUZZ_SECONDS)
