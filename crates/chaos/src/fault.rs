@@ -1,4 +1,4 @@
-//! What can go wrong, and where. Pure; written as JSON into reports, and read back for a replay.
+//! What can go wrong, and where. Pure; written as JSON into reports, and read back by `--schedule`.
 
 use fault_injection::Point;
 use serde::{Deserialize, Serialize};
@@ -108,6 +108,22 @@ impl Process {
     /// Whether it is a program of this repository that can be told to commit faults.
     pub const fn is_service(self) -> bool {
         matches!(self, Self::Standalone | Self::IngestApi | Self::EventConsumer(_))
+    }
+}
+
+impl Fault {
+    /// What two faults must not break at the same time: an engine and its disk are one.
+    pub fn turn(&self) -> String {
+        match self {
+            Self::Kill(process) | Self::Pause(process) => process.to_string(),
+            Self::FullDisk(Disk::Log) => Process::Standalone.to_string(),
+            Self::FullDisk(Disk::Broker(number)) => Process::Broker(*number).to_string(),
+            Self::FullDisk(Disk::ClickHouse) => Process::ClickHouse.to_string(),
+            Self::Link(link, _) => format!("{link:?}"),
+            Self::Point(process, point, _) => format!("{process} {}", point.name()),
+            Self::ClockShift { process, .. } => format!("clock of {process}"),
+            Self::Poison { .. } => "the log".to_owned(),
+        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! The command line of the fault rig.
 
-use anyhow::bail;
-use chaos::report::{self, Totals};
+use anyhow::{Context as _, bail};
+use chaos::report::{self, Trials};
+use chaos::schedule::TimedFault;
 use chaos::shrink::shrink;
-use chaos::trial::{Plan, Trial, Verdict, name_of, run};
-use chaos::{points, recovery, sabotage, schedule};
+use chaos::trial::{Plan, Verdict, name_of, run};
+use chaos::{points, recovery, sabotage};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
@@ -64,11 +65,15 @@ struct RunArgs {
     #[arg(long, value_enum, default_value_t = Engines::Both)]
     engines: Engines,
     /// How many fresh seeds, which are printed; on each set of engines
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     seeds: u64,
     /// These seeds instead
     #[arg(long, value_delimiter = ',')]
     seed: Vec<u64>,
+    /// The faults of this file instead of those of the seed: a list as `faults[].planned` or `reduced`
+    /// of a report
+    #[arg(long, requires = "seed")]
+    schedule: Option<PathBuf>,
     /// How long the load and the faults last
     #[arg(long, default_value = "30s", value_parser = parse_duration)]
     duration: Duration,
@@ -88,13 +93,18 @@ enum Engines {
 }
 
 impl Engines {
-    fn each(self) -> Vec<stack::Engines> {
+    /// Those that this machine can run; an error when it can run none of them.
+    fn each(self) -> anyhow::Result<Vec<stack::Engines>> {
         let wanted = match self {
             Self::Embedded => vec![stack::Engines::Embedded],
             Self::Servers => vec![stack::Engines::Servers],
             Self::Both => vec![stack::Engines::Embedded, stack::Engines::Servers],
         };
-        wanted.into_iter().filter(|engines| engines.available()).collect()
+        let found: Vec<_> = wanted.into_iter().filter(|engines| engines.available()).collect();
+        if found.is_empty() {
+            bail!("this machine cannot run these engines");
+        }
+        Ok(found)
     }
 }
 
@@ -123,35 +133,55 @@ fn main() -> anyhow::Result<ExitCode> {
 }
 
 fn run_all(args: &RunArgs, reports: &Path) -> anyhow::Result<bool> {
-    let mut plans: Vec<_> = args
-        .engines
-        .each()
-        .into_iter()
-        .flat_map(|engines| {
-            seeds(args).into_iter().map(move |seed| Plan::new(engines, seed, args.duration))
-        })
-        .collect();
+    let mut plans = plans(args)?;
+    for plan in &plans {
+        tell(&format!("{} seed {}", name_of(plan.setup.engines), plan.load.seed));
+    }
     plans.reverse();
+    let random_seeds = args.seed.is_empty() && args.schedule.is_none();
     let (plans, trials) = (Mutex::new(plans), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..args.parallel {
             scope.spawn(|| {
                 while let Some(plan) = take(&plans) {
-                    let trial = run(&plan);
-                    tell(&report::line(&trial));
+                    let mut trial = run(&plan);
                     if args.shrink && trial.verdict == Verdict::Failed {
-                        tell(&smaller(&plan, &trial));
+                        trial.reduced = reduced(&plan);
                     }
-                    trials.lock().unwrap_or_else(PoisonError::into_inner).push(trial);
+                    tell(&report::line(&trial));
+                    let mut trials = trials.lock().unwrap_or_else(PoisonError::into_inner);
+                    trials.push(trial);
+                    // After each, so that a run that is stopped leaves what it has found.
+                    if let Err(error) =
+                        (Trials { trials: &trials, random_seeds }).write(reports, "report")
+                    {
+                        tell(&format!("the report cannot be written: {error:#}"));
+                    }
                 }
             });
         }
     });
     let trials = trials.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let totals = report::write(reports, "report", &trials)?;
-    tell(&report::text(&totals, &[]));
-    tell(&format!("report: {}", reports.join("report.json").display()));
-    Ok(Totals::all_passed(&totals))
+    let all = Trials { trials: &trials, random_seeds };
+    tell(&format!("\n{}report: {}", all.text(), reports.join("report.json").display()));
+    Ok(all.passed())
+}
+
+fn plans(args: &RunArgs) -> anyhow::Result<Vec<Plan>> {
+    let mut plans = Vec::new();
+    for engines in args.engines.each()? {
+        for seed in seeds(args) {
+            let mut plan = Plan::new(engines, seed, args.duration);
+            if let Some(path) = &args.schedule {
+                let text = std::fs::read(path)
+                    .with_context(|| format!("cannot read {}", path.display()))?;
+                plan.schedule = serde_json::from_slice(&text)
+                    .with_context(|| format!("{} is no schedule", path.display()))?;
+            }
+            plans.push(plan);
+        }
+    }
+    Ok(plans)
 }
 
 fn take(plans: &Mutex<Vec<Plan>>) -> Option<Plan> {
@@ -160,7 +190,7 @@ fn take(plans: &Mutex<Vec<Plan>>) -> Option<Plan> {
 
 fn seeds(args: &RunArgs) -> Vec<u64> {
     if args.seed.is_empty() {
-        // The hasher's keys are random in each process.
+        // The hasher's keys are random in each process, and differ from one to the next.
         (0..args.seeds)
             .map(|_| RandomState::new().build_hasher().finish() % 1_000_000_000)
             .collect()
@@ -169,22 +199,23 @@ fn seeds(args: &RunArgs) -> Vec<u64> {
     }
 }
 
-fn smaller(plan: &Plan, trial: &Trial) -> String {
-    let fails = |schedule: &[schedule::TimedFault]| {
-        let plan = Plan { schedule: Some(schedule.to_vec()), ..plan.clone() };
-        run(&plan).verdict == Verdict::Failed
+/// The faults that are enough; `None` when all of them together do not fail once more.
+fn reduced(plan: &Plan) -> Option<Vec<TimedFault>> {
+    let fails = |schedule: &[TimedFault]| {
+        let trial = run(&Plan { schedule: schedule.to_vec(), ..plan.clone() });
+        if let Some(kept) = &trial.kept {
+            // The first trial's data is kept already.
+            std::fs::remove_dir_all(kept).ok();
+        }
+        trial.verdict == Verdict::Failed
     };
-    let kept = shrink(&trial.schedule, SHRINK_ATTEMPTS, fails);
-    let faults: Vec<_> = kept
-        .iter()
-        .map(|timed| format!("  at {} ms for {} ms: {}", timed.at, timed.lasts, timed.fault))
-        .collect();
-    format!("seed {} on {} fails with\n{}", trial.seed, trial.engines, faults.join("\n"))
+    let repeats = (0..SHRINK_ATTEMPTS).any(|_| fails(&plan.schedule));
+    repeats.then(|| shrink(&plan.schedule, SHRINK_ATTEMPTS, fails))
 }
 
 fn run_points(engines: Engines, prefix: &str, reports: &Path) -> anyhow::Result<bool> {
     let mut matrices = Vec::new();
-    for engines in engines.each() {
+    for engines in engines.each()? {
         let mut cases = points::cases(engines);
         cases.retain(|case| case.point.name().starts_with(prefix));
         if cases.is_empty() {
@@ -204,7 +235,7 @@ fn run_points(engines: Engines, prefix: &str, reports: &Path) -> anyhow::Result<
 
 fn measure_recovery(engines: Engines, rate: u64, reports: &Path) -> anyhow::Result<bool> {
     let mut measured = Vec::new();
-    for engines in engines.each() {
+    for engines in engines.each()? {
         let recovery = recovery::measure(engines, rate)?;
         tell(&serde_json::to_string_pretty(&recovery)?);
         measured.push(recovery);

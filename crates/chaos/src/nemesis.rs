@@ -1,74 +1,86 @@
 //! Carries out a schedule on a rig.
 
-use crate::fault::{Fault, Process};
-use crate::rig::Rig;
+use crate::fault::Fault;
+use crate::rig::{Applied, Rig};
 use crate::schedule::TimedFault;
-use fault_injection::Point;
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use serde::Serialize;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What became of the faults of a schedule.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// Stops at points that a process came to.
-    pub fired: Vec<(Process, Point)>,
-    /// Faults that could not be begun or ended, with the reason. The trial says nothing then.
-    pub broken: Vec<String>,
+/// What became of a fault.
+#[derive(Clone, Debug, Serialize)]
+pub struct Record {
+    pub planned: TimedFault,
+    /// When it began and was lifted, in milliseconds.
+    pub began: u64,
+    pub lifted: u64,
+    pub effect: Effect,
+}
+
+/// Whether a fault did anything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    Hit,
+    /// Nothing came its way: no byte on the link, no step at the point, no space left to take.
+    Nothing,
+    /// This machine or build cannot do it.
+    LeftOut,
+    /// It could not be begun or lifted, for this reason.
+    Broken(String),
 }
 
 /// Begins and ends every fault at its time; returns when all are lifted.
-///
-/// Faults of one target follow on each other: one that would begin during another waits for its end.
-pub fn carry_out(rig: &Rig, schedule: &[TimedFault]) -> Outcome {
+pub fn carry_out(rig: &Rig, schedule: &[TimedFault]) -> Vec<Record> {
     let start = Instant::now();
-    let outcome = Mutex::new(Outcome::default());
-    let turns: HashMap<String, Mutex<()>> =
-        schedule.iter().map(|timed| (target(&timed.fault), Mutex::new(()))).collect();
     thread::scope(|scope| {
-        for timed in schedule {
-            let (turns, outcome) = (&turns, &outcome);
-            scope.spawn(move || {
-                wait_until(start + Duration::from_millis(timed.at));
-                let _turn =
-                    turns[&target(&timed.fault)].lock().unwrap_or_else(PoisonError::into_inner);
-                let done = carry_out_one(rig, timed);
-                let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
-                match done {
-                    Ok(fired) => outcome.fired.extend(fired),
-                    Err(error) => outcome.broken.push(format!("{}: {error:#}", timed.fault)),
-                }
-            });
-        }
-    });
-    outcome.into_inner().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn carry_out_one(rig: &Rig, timed: &TimedFault) -> anyhow::Result<Option<(Process, Point)>> {
-    let begun = rig.apply(&timed.fault);
-    wait_until(Instant::now() + Duration::from_millis(timed.lasts));
-    // Also when it was not begun: half of it may have been.
-    rig.lift(&timed.fault)?;
-    begun?;
-    Ok(match timed.fault {
-        Fault::Point(process, point, _) => {
-            rig.service(process)?.has_fired(point).then_some((process, point))
-        }
-        _ => None,
+        let faults: Vec<_> = schedule
+            .iter()
+            .map(|planned| scope.spawn(move || carry_out_one(rig, planned, start)))
+            .collect();
+        faults.into_iter().map(|fault| fault.join().expect("a fault is recorded")).collect()
     })
 }
 
-/// What two faults must not do to at the same time.
-fn target(fault: &Fault) -> String {
-    match fault {
-        Fault::Kill(process) | Fault::Pause(process) => process.to_string(),
-        Fault::Link(link, _) => format!("{link:?}"),
-        Fault::Point(process, point, _) => format!("{process} {}", point.name()),
-        Fault::FullDisk(disk) => format!("disk {disk:?}"),
-        Fault::Poison { .. } => "the log".to_owned(),
-        Fault::ClockShift { process, .. } => format!("clock of {process}"),
+fn carry_out_one(rig: &Rig, planned: &TimedFault, start: Instant) -> Record {
+    wait_until(start + Duration::from_millis(planned.at));
+    let began = milliseconds(start);
+    let effect = effect_of(rig, planned);
+    Record { planned: *planned, began, lifted: milliseconds(start), effect }
+}
+
+fn effect_of(rig: &Rig, planned: &TimedFault) -> Effect {
+    let fault = &planned.fault;
+    let before = if let Fault::Link(..) = fault { hits(rig, fault) } else { 0 };
+    let begun = rig.apply(fault);
+    if matches!(begun, Ok(Applied::LeftOut)) {
+        return Effect::LeftOut;
     }
+    wait_until(Instant::now() + Duration::from_millis(planned.lasts));
+    let hit = hits(rig, fault) > before;
+    // Also when it was not begun: half of it may have been.
+    let lifted = rig.lift(fault);
+    match (begun, lifted) {
+        (Err(error), _) | (_, Err(error)) => Effect::Broken(format!("{fault}: {error:#}")),
+        (Ok(Applied::Done), Ok(())) => Effect::Hit,
+        _ if hit => Effect::Hit,
+        _ => Effect::Nothing,
+    }
+}
+
+/// How often something of this kind has happened so far, for faults that may hit nothing.
+fn hits(rig: &Rig, fault: &Fault) -> u64 {
+    match fault {
+        Fault::Link(link, _) => rig.link(*link).map_or(0, |proxy| proxy.counts().hits),
+        Fault::Point(process, point, _) => {
+            rig.service(*process).map_or(0, |service| u64::from(service.has_fired(*point)))
+        }
+        _ => 0,
+    }
+}
+
+fn milliseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 fn wait_until(time: Instant) {

@@ -9,6 +9,7 @@ use anyhow::bail;
 use fault_injection::Point;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 use testkit::stack::Engines;
 
@@ -84,6 +85,7 @@ fn run_on(
         done.push((name, took));
     }
     let findings = load.end()?.findings;
+    rig.await_committed()?;
     Ok(Matrix { engines: name_of(engines), cases: done, findings })
 }
 
@@ -100,6 +102,10 @@ fn run_case(rig: &Rig, case: &Case) -> anyhow::Result<()> {
     within(READY_LIMIT, "the point is met", || {
         service.has_fired(point).then_some(()).ok_or_else(|| "not yet".to_owned())
     })?;
+    if let Stop::Stall { milliseconds } = stop {
+        // It shows when it begins, and what is billed meanwhile says nothing.
+        sleep(Duration::from_millis(milliseconds.into()));
+    }
     rig.await_ready()?;
     await_progress(rig)
 }

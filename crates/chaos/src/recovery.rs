@@ -1,7 +1,7 @@
 //! How long it takes until things work again, and how fast what has piled up is worked off.
 //! Measurements for people: nothing here asserts a time.
 
-use crate::fault::Process;
+use crate::fault::{Fault, Link, LinkFault, Process};
 use crate::load::{Load, LoadPlan};
 use crate::rig::{READY_LIMIT, Rig, Service, Setup, within};
 use crate::trial::name_of;
@@ -15,7 +15,7 @@ use testkit::stack::Engines;
 /// The load ends when the last measurement has.
 const LOAD_LIMIT: Duration = Duration::from_secs(3_600);
 const ROUNDS: usize = 5;
-/// How long the consumers are away before it is measured how they catch up.
+/// How long ClickHouse is out of reach before it is measured how the consumers catch up.
 const AWAY: Duration = Duration::from_secs(20);
 /// Caught up means that the oldest event that is not billed was accepted less than this ago.
 const CAUGHT_UP_MS: u64 = 2_500;
@@ -32,10 +32,11 @@ pub struct Recovery {
     pub consumer_inserts_ms: Vec<u64>,
     /// From the SIGKILL of a consumer that stays away, to an insert from each partition by the others.
     pub takeover_inserts_ms: Vec<u64>,
-    /// How long the consumers were away, and how long it took from their start until they had caught up.
+    /// How long ClickHouse was out of reach, and how long it took from then on until the consumers had
+    /// caught up. New events kept coming all the time.
     pub away_ms: u64,
     pub catch_up_ms: u64,
-    /// What was worked off in that time, over it; new events kept coming.
+    /// Records that were worked off while they caught up, per second.
     pub drain_rate: u64,
     pub findings: BTreeMap<String, u64>,
 }
@@ -69,7 +70,7 @@ pub fn measure(engines: Engines, rate: u64) -> anyhow::Result<Recovery> {
         rig.await_ready()?;
     }
     let takeover_inserts_ms = takeover(&rig, &consumers)?;
-    let (away_ms, catch_up_ms) = catch_up(&rig, &consumers)?;
+    let Drain { away_ms, catch_up_ms, records } = catch_up(&rig)?;
     let findings = load.end()?.findings;
     Ok(Recovery {
         engines: name_of(engines),
@@ -79,7 +80,7 @@ pub fn measure(engines: Engines, rate: u64) -> anyhow::Result<Recovery> {
         takeover_inserts_ms,
         away_ms,
         catch_up_ms,
-        drain_rate: rate * (away_ms + catch_up_ms) / catch_up_ms.max(1),
+        drain_rate: records * 1_000 / catch_up_ms.max(1),
         findings,
     })
 }
@@ -115,20 +116,36 @@ fn takeover(rig: &Rig, consumers: &[&Service]) -> anyhow::Result<Vec<u64>> {
     Ok(took)
 }
 
-/// Lets records pile up. On embedded engines the API is in the same process, so that clients pile them up.
-fn catch_up(rig: &Rig, consumers: &[&Service]) -> anyhow::Result<(u64, u64)> {
+/// Lets records pile up in the log, with ClickHouse out of the consumers' reach; from then on, how long
+/// it takes until they have caught up, and how many records that were.
+fn catch_up(rig: &Rig) -> anyhow::Result<Drain> {
     let away = Instant::now();
-    consumers.iter().try_for_each(|consumer| consumer.kill())?;
+    let cut = Fault::Link(Link::ConsumerToClickHouse, LinkFault::Cut);
+    rig.apply(&cut)?;
     std::thread::sleep(AWAY);
-    let away_ms = milliseconds(away);
-    let start = Instant::now();
-    consumers.iter().for_each(|consumer| consumer.release());
     let reader = rig.reader();
+    let before = records(&reader)?;
+    rig.lift(&cut)?;
+    let (away_ms, start) = (milliseconds(away), Instant::now());
     wait(|| match oldest_unbilled_ms(&reader)? {
         lag if lag < CAUGHT_UP_MS => Ok(()),
         lag => Err(format!("{lag} ms behind")),
     })?;
-    Ok((away_ms, milliseconds(start)))
+    let catch_up_ms = milliseconds(start);
+    Ok(Drain { away_ms, catch_up_ms, records: records(&reader)? - before })
+}
+
+struct Drain {
+    away_ms: u64,
+    catch_up_ms: u64,
+    records: u64,
+}
+
+/// Records that were read from the log and dealt with.
+fn records(reader: &Reader) -> anyhow::Result<u64> {
+    within(READY_LIMIT, "the store answers", || {
+        reader.number("SELECT sum(records) FROM ingest_batches FINAL")
+    })
 }
 
 /// How long ago the latest billed event of the partition that is furthest behind was accepted.

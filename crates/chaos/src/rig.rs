@@ -3,30 +3,37 @@
 //! Every part is a process of its own and every connection between parts leads through a proxy.
 //! Services that end are started again, as a supervisor in production would.
 
+mod breaking;
 mod embedded;
 mod servers;
 mod service;
 mod tenant;
 
+pub use breaking::Applied;
 pub use service::{Service, Starts};
 pub use tenant::Tenant;
 
-use crate::fault::{Disk, Fault, Link, LinkFault, Process};
+use crate::fault::{Disk, Link, Process};
 use crate::poison::Poisoner;
 use crate::schedule::Targets;
 use anyhow::{Context as _, bail};
+use event_log::embedded::EmbeddedReader;
+use event_log::kafka::{KafkaConfig, KafkaReader};
+use event_log::{EventLogReader, LogError};
 use fault_injection::Sabotage;
 use local_engines::clickhouse::EmbeddedClickHouse;
 use local_engines::kafka::Kafka;
 use local_engines::postgres::Postgres;
 use local_engines::small_disk::SmallDisk;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use testkit::proxy::{self, Direction, Proxy};
+use testkit::proxy::Proxy;
 use testkit::sql::Reader;
 use testkit::stack::Engines;
 
@@ -35,10 +42,10 @@ pub const READY_LIMIT: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// A probe that takes longer is answered "not ready".
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
-/// Longest time for a service to finish what it has begun.
-const STOP_LIMIT: Duration = Duration::from_secs(60);
 /// How large a disk is that can be filled, in bytes.
-const SMALL_DISK_BYTES: u64 = 768 * 1024 * 1024;
+const SMALL_DISK_BYTES: u64 = 256 * 1024 * 1024;
+/// The consumer group of every stack.
+const GROUP: &str = "event-consumer";
 
 /// What stack to start.
 #[derive(Clone, Debug)]
@@ -81,9 +88,44 @@ pub struct Rig {
     /// Poison records that were written, and how many of them are certainly in the log.
     poisoned: Mutex<(u64, u64)>,
     database: Option<Mutex<Postgres>>,
+    /// Where the embedded log is, if it is one.
+    embedded_log: Option<PathBuf>,
     tenants: Vec<Tenant>,
     disks: BTreeMap<Disk, SmallDisk>,
     directory: tempfile::TempDir,
+}
+
+impl Setup {
+    /// Everything that can be broken.
+    pub fn targets(&self) -> Targets {
+        match self.engines {
+            Engines::Embedded => Targets {
+                processes: vec![Process::Standalone, Process::ClickHouse],
+                links: vec![Link::ClientToApi, Link::ConsumerToClickHouse],
+                disks: vec![Disk::Log, Disk::ClickHouse],
+                open_log: false,
+            },
+            Engines::Servers => {
+                let brokers = 0..self.brokers;
+                let services = (0..self.consumers).map(Process::EventConsumer);
+                let engines = [Process::IngestApi, Process::ClickHouse, Process::Database];
+                let links = [Link::ClientToApi, Link::ConsumerToClickHouse, Link::ApiToDatabase];
+                Targets {
+                    processes: engines
+                        .into_iter()
+                        .chain(services)
+                        .chain(brokers.clone().map(Process::Broker))
+                        .collect(),
+                    links: links
+                        .into_iter()
+                        .chain(brokers.clone().map(Link::ServicesToBroker))
+                        .collect(),
+                    disks: brokers.map(Disk::Broker).chain([Disk::ClickHouse]).collect(),
+                    open_log: true,
+                }
+            }
+        }
+    }
 }
 
 impl Rig {
@@ -92,133 +134,6 @@ impl Rig {
         match setup.engines {
             Engines::Embedded => embedded::start(setup),
             Engines::Servers => servers::start(setup),
-        }
-    }
-
-    /// Everything that can be broken.
-    pub fn targets(&self) -> Targets {
-        let mut processes: Vec<_> = self.services.iter().map(Service::process).collect();
-        processes.push(Process::ClickHouse);
-        processes.extend(self.database.iter().map(|_| Process::Database));
-        processes.extend(self.brokers());
-        Targets {
-            processes,
-            links: self.links.keys().copied().collect(),
-            disks: self.disks.keys().copied().collect(),
-            open_log: self.poisoner.is_some(),
-        }
-    }
-
-    fn brokers(&self) -> impl Iterator<Item = Process> {
-        let brokers = self.links.keys().filter_map(|link| match link {
-            Link::ServicesToBroker(number) => Some(Process::Broker(*number)),
-            _ => None,
-        });
-        brokers.filter(|_| self.kafka.is_some())
-    }
-
-    /// Begins a fault.
-    pub fn apply(&self, fault: &Fault) -> anyhow::Result<()> {
-        match *fault {
-            Fault::Kill(process) => self.kill(process),
-            Fault::Pause(process) => self.pause(process),
-            Fault::Link(link, fault) => {
-                self.link(link)?.set(on_the_wire(fault));
-                Ok(())
-            }
-            Fault::Point(process, point, stop) => self.service(process)?.arm(point, stop),
-            Fault::FullDisk(disk) => {
-                self.disk(disk)?.fill()?;
-                Ok(())
-            }
-            Fault::ClockShift { process, milliseconds } => {
-                self.service(process)?.shift_clock(milliseconds)
-            }
-            Fault::Poison { records } => self.poison(records.into()),
-        }
-    }
-
-    /// Ends a fault. What it has broken recovers by itself, except that engines are started again.
-    pub fn lift(&self, fault: &Fault) -> anyhow::Result<()> {
-        match *fault {
-            Fault::Kill(process) => self.start_again(process),
-            Fault::Pause(process) => self.resume(process),
-            Fault::Link(link, _) => {
-                self.link(link)?.set(proxy::Fault::None);
-                Ok(())
-            }
-            Fault::Point(process, point, _) => self.service(process)?.disarm(point),
-            Fault::FullDisk(disk) => {
-                self.disk(disk)?.free()?;
-                // A broker whose disk is full gives up.
-                match disk {
-                    Disk::Broker(number) => self.start_unless_running(number),
-                    Disk::Log | Disk::ClickHouse => Ok(()),
-                }
-            }
-            Fault::ClockShift { process, .. } => self.service(process)?.right_clock(),
-            Fault::Poison { .. } => Ok(()),
-        }
-    }
-
-    fn poison(&self, records: u64) -> anyhow::Result<()> {
-        let poisoner = self.poisoner.as_ref().context("nobody else can write into this log")?;
-        let poisoner = poisoner.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut poisoned = self.poisoned.lock().unwrap_or_else(PoisonError::into_inner);
-        let confirmed = poisoner.publish(poisoned.0, records);
-        *poisoned = (poisoned.0 + records, poisoned.1 + confirmed);
-        Ok(())
-    }
-
-    /// How many poison records are certainly in the log.
-    pub fn poisoned(&self) -> u64 {
-        self.poisoned.lock().unwrap_or_else(PoisonError::into_inner).1
-    }
-
-    fn kill(&self, process: Process) -> anyhow::Result<()> {
-        match process {
-            Process::Broker(number) => Ok(self.kafka()?.kill(number.into())?),
-            Process::ClickHouse => Ok(self.clickhouse.kill()?),
-            Process::Database => Ok(self.database()?.kill()?),
-            _ => self.service(process)?.kill(),
-        }
-    }
-
-    fn start_again(&self, process: Process) -> anyhow::Result<()> {
-        match process {
-            Process::Broker(number) => Ok(self.kafka()?.restart(number.into())?),
-            Process::ClickHouse => Ok(self.clickhouse.start_again()?),
-            Process::Database => Ok(self.database()?.restart()?),
-            _ => {
-                self.service(process)?.release();
-                Ok(())
-            }
-        }
-    }
-
-    fn start_unless_running(&self, broker: u8) -> anyhow::Result<()> {
-        let kafka = self.kafka()?;
-        if kafka.is_running(broker.into()) {
-            return Ok(());
-        }
-        Ok(kafka.restart(broker.into())?)
-    }
-
-    fn pause(&self, process: Process) -> anyhow::Result<()> {
-        match process {
-            Process::Broker(number) => Ok(self.kafka()?.pause(number.into())?),
-            Process::ClickHouse => Ok(self.clickhouse.pause()?),
-            Process::Database => Ok(self.database()?.pause()?),
-            _ => self.service(process)?.pause(),
-        }
-    }
-
-    fn resume(&self, process: Process) -> anyhow::Result<()> {
-        match process {
-            Process::Broker(number) => Ok(self.kafka()?.resume(number.into())?),
-            Process::ClickHouse => Ok(self.clickhouse.resume()?),
-            Process::Database => Ok(self.database()?.resume()?),
-            _ => self.service(process)?.resume(),
         }
     }
 
@@ -234,10 +149,6 @@ impl Rig {
 
     pub fn link(&self, link: Link) -> anyhow::Result<&Proxy> {
         self.links.get(&link).with_context(|| format!("this stack has no {link:?}"))
-    }
-
-    fn disk(&self, disk: Disk) -> anyhow::Result<&SmallDisk> {
-        self.disks.get(&disk).with_context(|| format!("this stack has no small disk {disk:?}"))
     }
 
     pub fn kafka(&self) -> anyhow::Result<&Kafka> {
@@ -277,55 +188,75 @@ impl Rig {
         self.directory.path()
     }
 
-    /// Process ids by name, for a load generator that measures what they use.
-    pub fn pids(&self) -> Vec<(String, u32)> {
-        let services = self.services.iter();
-        services
-            .filter_map(|service| Some((service.process().to_string(), service.pid()?)))
-            .collect()
-    }
-
-    /// Waits until every service says that it is ready.
+    /// Waits until every engine runs and every service says that it is ready. Engines that have ended
+    /// are started again, as services are.
     pub fn await_ready(&self) -> anyhow::Result<()> {
         let http = probe_client()?;
-        within(READY_LIMIT, "every service is ready", || {
+        within(READY_LIMIT, "every part works", || {
+            self.start_ended_engines().map_err(|error| format!("{error:#}"))?;
             match self.services.iter().find(|service| !service.is_ready(&http)) {
                 None => Ok(()),
-                Some(service) => Err(format!("{} is not", service.process())),
+                Some(service) => Err(format!("{} is not ready", service.process())),
             }
         })
     }
 
-    /// SIGTERM to every service; an error when one does not end well.
-    pub fn stop(mut self) -> anyhow::Result<()> {
-        drop(self.supervisor.take());
-        self.services.iter().try_for_each(|service| service.stop(STOP_LIMIT))
+    /// Waits until the consumer group has committed all that is in the log.
+    pub fn await_committed(&self) -> anyhow::Result<()> {
+        let mut reader = self.log_reader()?;
+        within(READY_LIMIT, "everything is committed", || {
+            let error = |error: LogError| format!("{:#}", anyhow::Error::from(error));
+            for partition in 0..reader.partition_count() {
+                let high = reader.watermarks(partition).map_err(error)?.high;
+                let committed = reader.committed(partition).map_err(error)?.unwrap_or(0);
+                if committed != high {
+                    return Err(format!("partition {partition}: {committed} of {high}"));
+                }
+            }
+            Ok(())
+        })
     }
 
-    /// Keeps the data and the logs when the rig goes, and says where they are.
+    fn log_reader(&self) -> anyhow::Result<Box<dyn EventLogReader>> {
+        Ok(match (&self.embedded_log, &self.kafka) {
+            (Some(path), _) => Box::new(EmbeddedReader::open(path, GROUP)?),
+            (None, Some(kafka)) => {
+                Box::new(KafkaReader::connect(&KafkaConfig::new(kafka.direct_bootstrap()))?)
+            }
+            (None, None) => bail!("this stack has no log"),
+        })
+    }
+
+    /// How often services were started again in all.
+    pub fn restarts(&self) -> u32 {
+        self.services.iter().map(|service| service.starts().restarts).sum()
+    }
+
+    /// Ends every process, and keeps data and logs when the rig goes; says where they are.
     pub fn keep(&mut self) -> &Path {
         self.directory.disable_cleanup(true);
+        drop(self.supervisor.take());
+        let mut broken = Vec::new();
+        broken.extend(self.services.iter().filter_map(|service| service.kill().err()));
+        broken.extend(self.kill_engines().err());
+        for (disk, small) in &self.disks {
+            // What lies on a small disk goes with it.
+            let copy = self.directory.path().join(format!("{disk:?}"));
+            broken.extend(copy_directory(small.path(), &copy).err());
+        }
+        for error in broken {
+            writeln!(std::io::stderr().lock(), "not everything could be kept: {error:#}").ok();
+        }
         self.directory.path()
     }
 }
 
-fn on_the_wire(fault: LinkFault) -> proxy::Fault {
-    match fault {
-        LinkFault::Cut => proxy::Fault::Cut,
-        LinkFault::RefuseNew => proxy::Fault::RefuseNew,
-        LinkFault::BlackHole => proxy::Fault::BlackHole,
-        LinkFault::LoseRequests => proxy::Fault::HalfOpen(Direction::Requests),
-        LinkFault::LoseAnswers => proxy::Fault::HalfOpen(Direction::Answers),
-        LinkFault::DropAnswers => proxy::Fault::DropAnswers,
-        LinkFault::TruncateRequests { bytes } => proxy::Fault::TruncateRequests(bytes.into()),
-        LinkFault::TruncateAnswers { bytes } => proxy::Fault::TruncateAnswers(bytes.into()),
-        LinkFault::Slow { bytes_per_second } => proxy::Fault::Slow { bytes_per_second },
-        LinkFault::Delay { milliseconds } => {
-            proxy::Fault::Delay(Duration::from_millis(milliseconds.into()))
-        }
-        LinkFault::RefuseInserts { code } => proxy::Fault::AnswerInsertsWith(code),
-        LinkFault::FailAfterInserts { code } => proxy::Fault::FailAfterInsert(code),
+fn copy_directory(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let output = Command::new("cp").arg("-a").arg(from).arg(to).output()?;
+    if output.status.success() {
+        return Ok(());
     }
+    bail!("{}", String::from_utf8_lossy(&output.stderr))
 }
 
 /// Starts services again that have ended, until it is dropped.

@@ -2,30 +2,36 @@
 
 use crate::fault::Fault;
 use crate::load::{Load, LoadPlan};
-use crate::nemesis;
+use crate::nemesis::{self, Effect, Record};
 use crate::rig::{Rig, Setup, Starts};
 use crate::schedule::{TimedFault, schedule};
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 use testkit::stack::Engines;
+
+/// After everything works again and was judged, nothing may end for so long.
+const CALM: Duration = Duration::from_secs(5);
 
 /// What to try.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub setup: Setup,
     pub load: LoadPlan,
-    /// `None` for the schedule of the load's seed.
-    pub schedule: Option<Vec<TimedFault>>,
+    pub schedule: Vec<TimedFault>,
 }
 
 impl Plan {
     /// The schedule of `seed`.
     pub fn new(engines: Engines, seed: u64, duration: Duration) -> Self {
-        Self { setup: Setup::new(engines), load: LoadPlan::new(seed, duration), schedule: None }
+        let setup = Setup::new(engines);
+        let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let schedule = schedule(seed, &setup.targets(), milliseconds);
+        Self { setup, load: LoadPlan::new(seed, duration), schedule }
     }
 }
 
@@ -35,9 +41,9 @@ impl Plan {
 pub enum Verdict {
     /// Everything accepted is counted exactly once, and everything works again.
     Passed,
-    /// It is not.
+    /// It is not, or does not.
     Failed,
-    /// The trial itself did not work, so that it says nothing.
+    /// The stack did not start, or a fault could not be carried out, so that a pass would say nothing.
     Broken,
 }
 
@@ -46,15 +52,18 @@ pub enum Verdict {
 pub struct Trial {
     pub engines: &'static str,
     pub seed: u64,
+    pub duration_seconds: u64,
     pub verdict: Verdict,
-    /// Kinds of disagreement between the ledger and the store, and how often.
+    /// Kinds of disagreement between the ledger and the store, and what does not work again; and how often.
     pub findings: BTreeMap<String, u64>,
-    /// Why it is broken, or what does not work again.
-    pub reason: Option<String>,
-    pub schedule: Vec<TimedFault>,
-    /// Stops at points that a process came to, as `process point`.
-    pub fired: Vec<String>,
+    /// What was said of them.
+    pub reasons: Vec<String>,
+    pub faults: Vec<Record>,
+    /// The faults that are enough to make it fail, when they were looked for.
+    pub reduced: Option<Vec<TimedFault>>,
     pub starts: BTreeMap<String, Starts>,
+    /// From the end of the last fault until every part worked.
+    pub ready_again_ms: u64,
     pub seconds: u64,
     /// Data and logs of a trial that did not pass.
     pub kept: Option<PathBuf>,
@@ -62,80 +71,124 @@ pub struct Trial {
     pub load: Value,
 }
 
+impl Trial {
+    fn new(plan: &Plan) -> Self {
+        Self {
+            engines: name_of(plan.setup.engines),
+            seed: plan.load.seed,
+            duration_seconds: plan.load.duration.as_secs(),
+            verdict: Verdict::Broken,
+            findings: BTreeMap::new(),
+            reasons: Vec::new(),
+            faults: Vec::new(),
+            reduced: None,
+            starts: BTreeMap::new(),
+            ready_again_ms: 0,
+            seconds: 0,
+            kept: None,
+            load: Value::Null,
+        }
+    }
+
+    /// Notes what does not work although no fault lasts.
+    fn require(&mut self, what: &str, outcome: anyhow::Result<()>) {
+        if let Err(error) = outcome {
+            *self.findings.entry(what.to_owned()).or_default() += 1;
+            self.reasons.push(format!("{error:#}"));
+        }
+    }
+
+    fn decide(&mut self) {
+        let broken: Vec<_> = self.faults.iter().filter_map(|record| record.broken()).collect();
+        self.verdict = match (self.findings.is_empty(), broken.is_empty()) {
+            (false, _) => Verdict::Failed,
+            (true, false) => Verdict::Broken,
+            (true, true) => Verdict::Passed,
+        };
+        let broken: Vec<_> = broken.into_iter().map(str::to_owned).collect();
+        self.reasons.extend(broken);
+    }
+}
+
+impl Record {
+    fn broken(&self) -> Option<&str> {
+        match &self.effect {
+            Effect::Broken(reason) => Some(reason),
+            Effect::Hit | Effect::Nothing | Effect::LeftOut => None,
+        }
+    }
+}
+
 /// Runs a trial.
 pub fn run(plan: &Plan) -> Trial {
     let begin = Instant::now();
-    let mut trial = Trial {
-        engines: name_of(plan.setup.engines),
-        seed: plan.load.seed,
-        verdict: Verdict::Broken,
-        findings: BTreeMap::new(),
-        reason: None,
-        schedule: Vec::new(),
-        fired: Vec::new(),
-        starts: BTreeMap::new(),
-        seconds: 0,
-        kept: None,
-        load: Value::Null,
-    };
+    let mut trial = Trial::new(plan);
     match Rig::start(&plan.setup) {
         Ok(mut rig) => {
-            if let Err(error) = run_on(&rig, plan, &mut trial) {
-                trial.reason = Some(format!("{error:#}"));
-            }
+            run_on(&rig, plan, &mut trial);
+            trial.decide();
             if trial.verdict != Verdict::Passed {
                 trial.kept = Some(rig.keep().to_owned());
             }
         }
-        Err(error) => trial.reason = Some(format!("the stack did not start: {error:#}")),
+        Err(error) => trial.reasons.push(format!("the stack did not start: {error:#}")),
     }
     trial.seconds = begin.elapsed().as_secs();
     trial
 }
 
-fn run_on(rig: &Rig, plan: &Plan, trial: &mut Trial) -> anyhow::Result<()> {
-    let duration = u64::try_from(plan.load.duration.as_millis())?;
-    trial.schedule =
-        plan.schedule.clone().unwrap_or_else(|| schedule(plan.load.seed, &rig.targets(), duration));
-    let load = Load::start(rig, judged_whole(plan, &trial.schedule))?;
-    let outcome = nemesis::carry_out(rig, &trial.schedule);
-    trial.fired = outcome
-        .fired
-        .iter()
-        .map(|(process, point)| format!("{process} {}", point.name()))
-        .collect();
-    if !outcome.broken.is_empty() {
-        bail!("{}", outcome.broken.join("; "));
+fn run_on(rig: &Rig, plan: &Plan, trial: &mut Trial) {
+    let load = match Load::start(rig, judged_whole(plan)) {
+        Ok(load) => load,
+        Err(error) => return trial.require("not_begun", Err(error)),
+    };
+    trial.faults = nemesis::carry_out(rig, &plan.schedule);
+    let lifted = Instant::now();
+    trial.require("not_ready", rig.await_ready());
+    trial.ready_again_ms = u64::try_from(lifted.elapsed().as_millis()).unwrap_or(u64::MAX);
+    match load.finish() {
+        Ok(judgement) => {
+            trial.load = judgement.report;
+            trial.findings.extend(judgement.findings);
+        }
+        Err(error) => trial.require("not_judged", Err(error)),
     }
-    let recovered = rig.await_ready();
-    let judgement = load.finish()?;
-    let parked = rig.reader().number("SELECT count() FROM dead_letters FINAL");
+    trial.require("not_committed", rig.await_committed());
+    trial.require("missing_dead_letter", every_poison_is_parked(rig));
+    trial.require("restart_loop", nothing_ends(rig));
     trial.starts = rig
         .services()
         .iter()
         .map(|service| (service.process().to_string(), service.starts()))
         .collect();
-    trial.load = judgement.report;
-    trial.findings = judgement.findings;
-    let parked = parked.map_err(|error| anyhow!(error)).context("counting dead letters")?;
-    if parked < rig.poisoned() {
-        trial.findings.insert("missing_dead_letter".to_owned(), rig.poisoned() - parked);
-    }
-    trial.verdict = if trial.findings.is_empty() && recovered.is_ok() {
-        Verdict::Passed
-    } else {
-        Verdict::Failed
-    };
-    recovered
 }
 
-/// The plan's load with events at every limit, and nobody else in the log but the poison of `schedule`.
-fn judged_whole(plan: &Plan, schedule: &[TimedFault]) -> LoadPlan {
+fn every_poison_is_parked(rig: &Rig) -> anyhow::Result<()> {
+    let parked = rig.reader().number("SELECT count() FROM dead_letters FINAL");
+    let parked = parked.map_err(|error| anyhow!(error)).context("counting dead letters")?;
+    match rig.poisoned() {
+        poisoned if poisoned > parked => Err(anyhow!("{parked} dead letters of {poisoned}")),
+        _ => Ok(()),
+    }
+}
+
+fn nothing_ends(rig: &Rig) -> anyhow::Result<()> {
+    let before = rig.restarts();
+    sleep(CALM);
+    rig.await_ready()?;
+    match rig.restarts() - before {
+        0 => Ok(()),
+        ends => Err(anyhow!("services ended {ends} times in {} s of calm", CALM.as_secs())),
+    }
+}
+
+/// The plan's load with events at every limit, and nobody else in the log but the poison of the schedule.
+fn judged_whole(plan: &Plan) -> LoadPlan {
     let records = |timed: &TimedFault| match timed.fault {
         Fault::Poison { records } => u64::from(records),
         _ => 0,
     };
-    let poison: u64 = schedule.iter().map(records).sum();
+    let poison: u64 = plan.schedule.iter().map(records).sum();
     let mut load = plan.load.clone();
     let arguments = ["--exclusive", "--edge-cases", "4%", "--expect-dead-letters"];
     load.arguments.extend(arguments.map(str::to_owned));

@@ -56,6 +56,7 @@ pub(super) fn start(setup: &Setup) -> anyhow::Result<Rig> {
         poisoner: None,
         poisoned: Mutex::default(),
         database: None,
+        embedded_log: Some(log_dir.join("log")),
         tenants: Vec::new(),
         disks,
         directory,

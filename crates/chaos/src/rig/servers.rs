@@ -79,6 +79,7 @@ pub(super) fn start(setup: &Setup) -> anyhow::Result<Rig> {
         poisoned: Mutex::default(),
         kafka: Some(kafka),
         database: Some(Mutex::new(postgres)),
+        embedded_log: None,
         tenants,
         disks,
         directory,

@@ -135,10 +135,6 @@ impl Service {
         }
     }
 
-    pub fn pid(&self) -> Option<u32> {
-        self.state().process.as_ref().map(ManagedProcess::pid)
-    }
-
     pub fn arm(&self, point: Point, stop: Stop) -> anyhow::Result<()> {
         let action = match stop {
             Stop::Abort => Action::Abort,

@@ -221,7 +221,7 @@ impl Scenario {
                     rig.await_ready()
                 })
             }
-            Self::Poison => rig.apply(&Fault::Poison { records: POISON_RECORDS }),
+            Self::Poison => rig.apply(&Fault::Poison { records: POISON_RECORDS }).map(drop),
             Self::Rebalance => rebalance(rig),
             Self::Retention => {
                 await_expiry(rig)?;
