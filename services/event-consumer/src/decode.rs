@@ -4,6 +4,7 @@ mod sabotaged;
 
 use event_log::wire::{self, Undecodable};
 use event_log::{FetchedRecord, PartitionId};
+use metering::identity::identity_hash;
 use metering::{IdentityHash, UsageEvent};
 
 /// The topic that is read.
@@ -73,14 +74,15 @@ pub fn decode<'a>(
     }
     wire::check_record(partition, source.partition_count, record.key, &event)?;
     event.value = event.value.map(sabotaged::quantity);
-    let identity = if record.key.is_empty() {
+    let key: &[u8] = if record.key.is_empty() {
         key.clear();
         event.write_identity_key(key);
-        sabotaged::identity(key, &event)
+        key
     } else {
         // The check has found the key equal to the identity.
-        sabotaged::identity(record.key, &event)
+        record.key
     };
+    let identity = sabotaged::identity(identity_hash(key), key, &event);
     let fingerprint = event.payload_fingerprint();
     Ok(Decoded { event, identity, fingerprint })
 }
@@ -88,7 +90,7 @@ pub fn decode<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use metering::identity::{identity_hash, partition_of};
+    use metering::identity::partition_of;
 
     fn source() -> Source {
         Source { topic: "usage.events".to_owned(), epoch: 2, partition_count: 12 }

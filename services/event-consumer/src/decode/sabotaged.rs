@@ -1,4 +1,4 @@
-//! Who an event is and how much of it there is, and what known wrong behaviours make of both. Pure.
+//! What known wrong behaviours make of who an event is and how much of it there is. Pure.
 
 use chrono::Datelike as _;
 use fault_injection::{Sabotage, sabotaged};
@@ -9,8 +9,8 @@ use metering::{IdentityHash, Quantity, UsageEvent};
 /// The first quantity that `Decimal(38, 26)` does not hold, in units of 10⁻¹².
 const TOO_LARGE: i128 = 10_i128.pow(12 + FRACTION_DIGITS);
 
-/// The identity of `event`, whose key is `key`.
-pub(super) fn identity(key: &[u8], event: &UsageEvent<'_>) -> IdentityHash {
+/// `identity`, as it is. It is that of `event`, whose key is `key`.
+pub(super) fn identity(identity: IdentityHash, key: &[u8], event: &UsageEvent<'_>) -> IdentityHash {
     if sabotaged(Sabotage::TimestampInIdentity) {
         return with(key, event.timestamp.timestamp_millis());
     }
@@ -20,7 +20,7 @@ pub(super) fn identity(key: &[u8], event: &UsageEvent<'_>) -> IdentityHash {
             i64::from(event.timestamp.year() * 12) + i64::from(event.timestamp.month0()),
         );
     }
-    identity_hash(key)
+    identity
 }
 
 fn with(key: &[u8], time: i64) -> IdentityHash {
@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn without_a_sabotage_nothing_is_changed() {
         let event = UsageEvent::example();
-        assert_eq!(identity(b"key", &event), identity_hash(b"key"));
+        assert_eq!(identity(IdentityHash([7; 16]), b"key", &event), IdentityHash([7; 16]));
         assert_eq!(quantity(parsed("9007199254740993")), parsed("9007199254740993"));
     }
 
