@@ -1,7 +1,7 @@
 -- When the consumer was at work last, by its own clock: the earliest of the newest 100 ranges of a
 -- partition, so that a clock that was wrong for a moment does not count. Read backwards along the
--- sort key.
-SELECT minOrNull(inserted_at)
+-- sort key. And what the time is by the store's own clock.
+SELECT minOrNull(inserted_at), now64(3, 'UTC')
 FROM
 (
     SELECT inserted_at

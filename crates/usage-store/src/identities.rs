@@ -37,6 +37,16 @@ pub struct IdentityRow {
     pub accepted_hour: u32,
 }
 
+/// When a consumer was at work last, and what the time is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecentInsert {
+    /// The earliest time of the newest 100 ranges of the audit, by the clock of the consumer that made
+    /// them. None when the audit has no range.
+    pub inserted_at: Option<DateTime<Utc>>,
+    /// The present, by the clock of the server that answered.
+    pub now: DateTime<Utc>,
+}
+
 /// Which identities to read.
 #[derive(Clone, Copy, Debug)]
 pub struct Remembered<'a> {
@@ -137,24 +147,26 @@ impl UsageStore {
             .await
     }
 
-    /// When the last inserts of a partition of `topic` were: the earliest time of the newest 100
-    /// ranges of the audit, by the clock of the consumer that made them.
+    /// When the last inserts of a partition of `topic` were, and the time by the store's clock.
     pub async fn recent_insert(
         &self,
         topic: &str,
         epoch: u16,
         partition: u16,
-    ) -> Result<Option<DateTime<Utc>>, StoreError> {
+    ) -> Result<RecentInsert, StoreError> {
         let query = self
             .query(RECENT_INSERT)
             .param("topic", topic)
             .param("epoch", epoch)
             .param("partition", partition);
         // DateTime64(3) is a number of milliseconds.
-        let milliseconds =
-            within(self.config.query_timeout, READ_RECENT_INSERT, query.fetch_one::<Option<i64>>())
-                .await?;
-        Ok(milliseconds.and_then(DateTime::from_timestamp_millis))
+        let answer = query.fetch_one::<(Option<i64>, i64)>();
+        let (inserted_at, now) =
+            within(self.config.query_timeout, READ_RECENT_INSERT, answer).await?;
+        Ok(RecentInsert {
+            inserted_at: inserted_at.and_then(DateTime::from_timestamp_millis),
+            now: DateTime::from_timestamp_millis(now).expect("DateTime64 ends in the year 2299"),
+        })
     }
 }
 

@@ -25,6 +25,6 @@ pub use audit_rows::{ConflictRow, DeadLetterRow, IngestBatchRow};
 pub use config::UsageStoreConfig;
 pub use error::{InsertError, Retry, StoreError};
 pub use event_rows::{EncodedRows, EventRows, Position};
-pub use identities::{IdentityRow, Remembered};
+pub use identities::{IdentityRow, RecentInsert, Remembered};
 pub use store::UsageStore;
 pub use token::InsertToken;

@@ -186,6 +186,7 @@ fn request(args: &Args) -> RebuildRequest {
         order: PositionOrder::new(1),
         partitions: (0..args.partitions).collect(),
         at: SystemClock.now(),
+        at_latest: SystemClock.now(),
         reach: 42 * DAY,
         bytes_max: 4 * 1024 * 1024 * 1024,
     }

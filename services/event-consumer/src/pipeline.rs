@@ -218,7 +218,9 @@ impl Pipeline {
     }
 
     fn send(&mut self, now: Instant) {
-        let batch = self.batch.seal(&self.parts.config.source, self.parts.clock.now());
+        // The next rebuild is told by the audit when inserts were: not by a clock that has jumped ahead.
+        let at = self.time.earliest(self.parts.clock.now(), now);
+        let batch = self.batch.seal(&self.parts.config.source, at);
         if sabotaged(Sabotage::CommitBeforeInsert) {
             self.partitions.inserted(&batch.ranges);
         }
@@ -232,7 +234,8 @@ impl Pipeline {
         }
         self.open_rebuilt()?;
         if !self.full || self.too_large.as_ref().is_some_and(|rebuild| rebuild.again) {
-            let at = self.time.earliest(self.parts.clock.now(), Instant::now());
+            let now = Instant::now();
+            let at = (self.time.earliest(self.parts.clock.now(), now), self.time.latest(now));
             self.rebuilding.start_next(&self.parts, &self.reports.0, at, self.room());
         }
         Ok(())

@@ -3,31 +3,44 @@
 use chrono::{DateTime, Utc};
 use std::time::Instant;
 
-/// The machine's clock beside a steady one that started with it.
+/// The machine's clock beside a steady one that started with it, and the store's clock.
 ///
-/// If the clock was right when the process started, the true time is always between the two answers.
+/// If either clock was right when it was asked first, the true time is not before the earliest answer;
+/// if the machine's was, it is not after the latest either.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TrustedTime {
     started: (DateTime<Utc>, Instant),
+    /// What the store's clock has shown last, and when.
+    store: Option<(DateTime<Utc>, Instant)>,
 }
 
 impl TrustedTime {
     /// `clock` and `steady` are the present, by either clock.
     pub(crate) fn new(clock: DateTime<Utc>, steady: Instant) -> Self {
-        Self { started: (clock, steady) }
+        Self { started: (clock, steady), store: None }
+    }
+
+    /// The store's clock has shown `store`. A process that was started with a clock that is ahead does not
+    /// believe it from then on.
+    pub(crate) fn store_showed(&mut self, store: DateTime<Utc>, steady: Instant) {
+        self.store = Some((store, steady));
     }
 
     /// The present at the latest: of an event that is remembered since then, the whole horizon is.
     pub(crate) fn latest(&self, steady: Instant) -> DateTime<Utc> {
-        let (start, started) = self.started;
-        start + steady.saturating_duration_since(started)
+        since(self.started, steady)
     }
 
     /// The present at the earliest: what is beyond the horizon then, is. A clock that is ahead is not
     /// believed; one that was set back is followed, as it may have been ahead at the start.
     pub(crate) fn earliest(&self, clock: DateTime<Utc>, steady: Instant) -> DateTime<Utc> {
-        clock.min(self.latest(steady))
+        let trusted = clock.min(self.latest(steady));
+        self.store.map_or(trusted, |shown| trusted.min(since(shown, steady)))
     }
+}
+
+fn since((shown, at): (DateTime<Utc>, Instant), steady: Instant) -> DateTime<Utc> {
+    shown + steady.saturating_duration_since(at)
 }
 
 #[cfg(test)]
@@ -56,16 +69,32 @@ mod tests {
         assert_eq!(time.earliest(later, steady), start, "the clock runs ahead");
     }
 
+    #[test]
+    fn a_clock_that_was_ahead_at_the_start_is_bounded_by_the_stores() {
+        let (start, steady) = (DateTime::from_timestamp(1_800_000_000, 0).unwrap(), Instant::now());
+        let ahead = start + TimeDelta::days(90);
+        let mut time = TrustedTime::new(ahead, steady);
+        assert_eq!(time.earliest(ahead, steady), ahead);
+        time.store_showed(start, steady);
+        let hour = Duration::from_secs(3600);
+        assert_eq!(time.earliest(ahead + hour, steady + hour), start + hour);
+        assert_eq!(time.latest(steady + hour), ahead + hour, "ids are kept for longer");
+        time.store_showed(ahead + TimeDelta::days(90), steady + hour);
+        assert_eq!(time.earliest(ahead + hour, steady + hour), ahead + hour, "never later");
+    }
+
     proptest! {
-        /// Whatever the clocks of the producer and the consumer do after the start, no id is forgotten
-        /// within its horizon of true time, although memory is given back all the time.
+        /// Whatever the clock of the producer shows, and that of the consumer from the start on, no id is
+        /// forgotten within its horizon of true time, although memory is given back all the time.
         #[test]
         fn clocks_that_jump_forget_nothing_within_the_horizon(
+            off in prop::sample::select(vec![0_i64, 90 * 24, -90 * 24]),
             steps in prop::collection::vec((0_i64..20, 0_usize..7, 0_usize..7, any::<bool>()), 1..200),
         ) {
             const JUMPS: [i64; 7] = [0, 0, 0, 0, 1, 90 * 24, -90 * 24];
             let (start, steady) = (DateTime::from_timestamp(1_800_000_000, 0).unwrap(), Instant::now());
-            let time = TrustedTime::new(start, steady);
+            let mut time = TrustedTime::new(start + TimeDelta::hours(off), steady);
+            time.store_showed(start, steady);
             let mut index = PartitionIndex::new(ORDER);
             let (mut hours, mut decided) = (0, Vec::new());
             for (offset, (passed, consumer, producer, repeated)) in (0..).zip(steps) {

@@ -4,6 +4,7 @@ use crate::engine::{Database, database};
 use crate::events::{TOPIC, event, push, start};
 use chrono::{DateTime, TimeDelta, Utc};
 use metering::UsageEvent;
+use service_kit::clock::{Clock as _, SystemClock};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use usage_store::{EventRows, IdentityRow, IngestBatchRow, InsertToken, Position, Remembered};
@@ -137,7 +138,14 @@ async fn the_recent_insert_is_the_earliest_of_the_newest_hundred() {
         token: Cow::Borrowed(""),
         inserted_at: start() + TimeDelta::seconds(seconds),
     };
-    let recent = async || database.store.recent_insert(TOPIC, 1, 3).await.unwrap();
+    let recent = async || {
+        // The engine runs on this machine, and tells whole milliseconds.
+        let before = SystemClock.now().timestamp_millis();
+        let recent = database.store.recent_insert(TOPIC, 1, 3).await.unwrap();
+        let after = SystemClock.now().timestamp_millis();
+        assert!((before..=after).contains(&recent.now.timestamp_millis()), "{}", recent.now);
+        recent.inserted_at
+    };
     assert_eq!(recent().await, None);
     let rows: Vec<_> = (0..150).map(|offset: i64| audit(offset.unsigned_abs(), offset)).collect();
     database.store.insert_batches(&rows).await.unwrap();

@@ -6,10 +6,14 @@ use crate::batch::Tenure;
 use crate::dedup::rebuild::{IndexTooLarge, Rebuilt};
 use crate::error::ConsumerError;
 use crate::metrics;
+use chrono::{DateTime, TimeDelta, Utc};
 use event_log::{Assignment, FetchedRecords, Offset, PartitionId};
 use fault_injection::{Point, Sabotage, reach, sabotaged};
 use std::collections::BTreeMap;
 use std::time::Instant;
+
+/// How far the clocks of this process and of the store may be apart before it is said.
+const CLOCKS_APART_MAX: TimeDelta = TimeDelta::minutes(1);
 
 /// Products that would not notice that the log and the store do not fit together.
 const NO_FIT_CHECK: [Sabotage; 7] = [
@@ -95,6 +99,10 @@ impl Pipeline {
         tenures.retain(|tenure| self.partitions.holds(*tenure));
         match outcome {
             Ok(mut rebuilt) => {
+                let shown = rebuilt.values().map(|rebuilt| rebuilt.store_clock);
+                if let Some(latest) = shown.max_by_key(|(_, steady)| *steady) {
+                    self.store_showed(latest);
+                }
                 let found = |tenure: Tenure| Some((tenure, rebuilt.remove(&tenure.partition)?));
                 self.opening.extend(tenures.into_iter().filter_map(found));
             }
@@ -104,6 +112,16 @@ impl Pipeline {
                 self.make_room();
             }
         }
+    }
+
+    /// Takes the store's clock for a bound of ours, before anything is decided with the rebuilt indexes.
+    fn store_showed(&mut self, (store, steady): (DateTime<Utc>, Instant)) {
+        let latest = self.time.latest(steady);
+        if (latest - store).abs() > CLOCKS_APART_MAX {
+            let (here, store) = (latest.to_rfc3339(), store.to_rfc3339());
+            tracing::warn!(here, store, "the clocks of this process and of ClickHouse differ");
+        }
+        self.time.store_showed(store, steady);
     }
 
     /// Opens partitions for decisions, unless their log is not the one the store was filled from.
@@ -129,7 +147,7 @@ impl Pipeline {
         rebuilt: Rebuilt,
         high: Offset,
     ) -> Result<(), ConsumerError> {
-        let Rebuilt { index, highest_stored } = rebuilt;
+        let Rebuilt { index, highest_stored, store_clock: _ } = rebuilt;
         let ids = index.len();
         if !self.partitions.holds(tenure) {
             return Ok(());

@@ -33,11 +33,12 @@ impl Rebuilding {
     }
 
     /// Starts the rebuild of all that wait, unless there is one under way; the outcome is reported.
+    /// The time now is between `at` and `at_latest`.
     pub(super) fn start_next(
         &mut self,
         parts: &Parts,
         reports: &Sender<Report>,
-        at: DateTime<Utc>,
+        (at, at_latest): (DateTime<Utc>, DateTime<Utc>),
         bytes_max: usize,
     ) {
         if self.current.is_some() || self.waiting.is_empty() {
@@ -51,6 +52,7 @@ impl Rebuilding {
             order: order(&parts.config),
             partitions: tenures.iter().map(|tenure| tenure.partition).collect(),
             at,
+            at_latest,
             reach: reach(parts.config.horizon),
             bytes_max,
         };
