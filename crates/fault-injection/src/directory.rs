@@ -24,12 +24,22 @@ pub(crate) struct Directory {
     pub(crate) seen: SeenSet,
 }
 
-/// The directory of this process, if it has one.
+/// The directory of this process, if it has one. It is said once that it has: a log of such a process
+/// must not be taken for that of a service at work.
 #[expect(clippy::disallowed_methods, reason = "no service has a flag for it: it is not a feature")]
 pub(crate) fn get() -> Option<&'static Directory> {
     static DIRECTORY: OnceLock<Option<Directory>> = OnceLock::new();
-    let open = || std::env::var(VARIABLE).ok().map(|path| Directory::open(path.into()));
-    DIRECTORY.get_or_init(open).as_ref()
+    let mut is_new = false;
+    let open = || {
+        is_new = true;
+        std::env::var(VARIABLE).ok().map(|path| Directory::open(path.into()))
+    };
+    let directory = DIRECTORY.get_or_init(open).as_ref();
+    // Only now: whoever writes the line may ask for the time, and so for the directory.
+    if is_new && let Some(directory) = directory {
+        directory.announce();
+    }
+    directory
 }
 
 impl Directory {
@@ -42,6 +52,11 @@ impl Directory {
         });
         let seen = SeenSet::new(path.join("seen"));
         Self { path, sabotage, seen }
+    }
+
+    fn announce(&self) {
+        let (directory, sabotage) = (self.path.display(), self.sabotage.map(Sabotage::name));
+        tracing::warn!(%directory, sabotage, "this process commits the faults it is told to");
     }
 
     pub(crate) fn reach(&self, point: Point) -> Result<(), InjectedFault> {

@@ -2,7 +2,7 @@
 //! behaviours, and a clock that is off.
 //!
 //! Everything is read from the directory that `TALLYMARK_FAULT_DIR` names; without it nothing
-//! happens. In a build without debug assertions, which every release is, the functions are empty
+//! happens, and with it a warning is logged at the first use. In a build without debug assertions, which every release is, the functions are empty
 //! and no fault can be injected.
 
 mod directory;
