@@ -1,4 +1,4 @@
-SELECT organization_id, transaction_scope, transaction_id, code, external_customer_id, toUnixTimestamp64Milli(timestamp), toString(value)
+SELECT organization_id, transaction_scope, transaction_id, code, external_customer_id, external_subscription_id, toUnixTimestamp64Milli(timestamp), toString(value), properties
 FROM usage_event_conflicts FINAL
 WHERE startsWith(external_customer_id, {customers:String})
 FORMAT TabSeparated

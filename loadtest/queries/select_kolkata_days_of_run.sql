@@ -1,4 +1,4 @@
-SELECT organization_id, code, external_customer_id, toUnixTimestamp(toStartOfDay(timestamp, 'Asia/Kolkata')) AS day, count(), toString(sum(ifNull(value, toDecimal256(0, 12))))
+SELECT organization_id, code, external_customer_id, '' AS all_subscriptions, toUnixTimestamp(toStartOfDay(timestamp, 'Asia/Kolkata')) AS day, count(), toString(sum(ifNull(value, toDecimal256(0, 12))))
 FROM billable_events
 WHERE startsWith(external_customer_id, {customers:String})
 GROUP BY organization_id, code, external_customer_id, day

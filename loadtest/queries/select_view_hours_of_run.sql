@@ -1,5 +1,4 @@
-SELECT organization_id, code, external_customer_id, toUnixTimestamp(hour), sum(events), toString(sum(value_sum))
+SELECT organization_id, code, external_customer_id, external_subscription_id, toUnixTimestamp(hour), events, toString(value_sum)
 FROM usage_by_hour
 WHERE startsWith(external_customer_id, {customers:String})
-GROUP BY organization_id, code, external_customer_id, hour
 FORMAT TabSeparated

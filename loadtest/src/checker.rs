@@ -8,19 +8,24 @@ use crate::set_hash::SetHash;
 use crate::totals::{Period, TotalRow, Totals};
 use crate::verdict::{Problem, Verdict};
 use num_bigint::BigInt;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// A row of the billing view, or of the conflicts.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct EventRow<'a> {
     pub organization: &'a str,
     pub scope: &'a str,
     pub transaction_id: &'a str,
     pub code: &'a str,
     pub customer: &'a str,
+    /// Empty when the event names none.
+    pub subscription: &'a str,
     pub timestamp_ms: i64,
     /// As ClickHouse prints it; `None` for null.
     pub value: Option<&'a str>,
+    /// The JSON text.
+    pub properties: Cow<'a, str>,
 }
 
 /// The sum of the hashes of an organization's rows, as the store calculates it.
@@ -144,7 +149,7 @@ impl<'a> Checker<'a> {
     /// To be called with all rows of the query, after [`Checker::end_events`].
     pub fn set_hashes(&mut self, rows: &[SetHashRow<'_>]) {
         let mut expected: BTreeMap<String, SetHash> = BTreeMap::new();
-        let mut row = Vec::with_capacity(256);
+        let mut row = Vec::with_capacity(512);
         let run = &self.expectation.run;
         for id in self.counted() {
             let organization = self.name(id.organization);
@@ -238,10 +243,14 @@ impl<'a> Checker<'a> {
 }
 
 fn says(run: &Run, facts: &Facts, row: &EventRow<'_>) -> bool {
+    let mut properties = Vec::with_capacity(256);
+    facts.write_properties(run, &mut properties);
     row.value.map(decimal::parse) == facts.value.map(|value| Some(BigInt::from(value)))
         && row.code == run.metrics[facts.metric].code
         && row.timestamp_ms == facts.timestamp_ms
         && run.customer_of(row.customer) == Some(facts.customer)
+        && run.subscription_of(row.customer, row.subscription) == Some(facts.subscription)
+        && row.properties.as_bytes() == properties
 }
 
 #[cfg(test)]

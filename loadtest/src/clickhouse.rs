@@ -6,6 +6,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use service_kit::secret::Secret;
+use std::borrow::Cow;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -134,6 +135,32 @@ pub fn columns<const N: usize>(row: &str) -> anyhow::Result<[&str; N]> {
     if count == N { Ok(columns) } else { bail!("a row of {N} columns has {count}: {row:?}") }
 }
 
+/// A column of text without the escapes of `TabSeparated`.
+pub fn unescaped(text: &str) -> anyhow::Result<Cow<'_, str>> {
+    if !text.contains('\\') {
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut plain = String::with_capacity(text.len());
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        if character != '\\' {
+            plain.push(character);
+            continue;
+        }
+        plain.push(match characters.next() {
+            Some(quoted @ ('\\' | '\'')) => quoted,
+            Some('n') => '\n',
+            Some('t') => '\t',
+            Some('r') => '\r',
+            Some('b') => '\u{8}',
+            Some('f') => '\u{c}',
+            Some('0') => '\0',
+            other => bail!("a column has the unknown escape \\{other:?}: {text:?}"),
+        });
+    }
+    Ok(Cow::Owned(plain))
+}
+
 /// A nullable column.
 pub fn nullable(text: &str) -> Option<&str> {
     if text == "\\N" { None } else { Some(text) }
@@ -157,6 +184,15 @@ mod tests {
         }
         assert_eq!(rows, ["a\tb", "c\td", "e\t\\N"]);
         assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn escapes_are_resolved_and_unknown_ones_are_errors() {
+        assert!(matches!(unescaped("{\"é\":1}").unwrap(), Cow::Borrowed("{\"é\":1}")));
+        let plain = "\\n\n\t\r\u{8}\u{c}\0'é\\";
+        assert_eq!(unescaped(r"\\n\n\t\r\b\f\0\'é\\").unwrap(), plain);
+        assert!(unescaped(r"\x").is_err());
+        assert!(unescaped("\\").is_err());
     }
 
     #[test]

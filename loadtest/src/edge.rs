@@ -1,6 +1,7 @@
 //! The events that systems get wrong: confusable identities, quantities at the limits, instants at borders.
 //!
-//! A share of the groups of four consecutive events is of one of these kinds.
+//! A share of the groups of four consecutive events is of one of these kinds. The properties of all of
+//! them hold characters that JSON, SQL and tab-separated text escape.
 
 use crate::event::{Aggregation, EventId, Run, below, index, mix};
 use chrono::{DateTime, Datelike};

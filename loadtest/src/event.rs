@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 pub const DRAIN_EVENTS: u64 = 1_000;
 
 const DIGITS_OF_NUMBER: usize = 10;
+/// How many subscriptions a customer has; a third of the events name one of them.
+const SUBSCRIPTIONS: u8 = 2;
 const UNITS_PER_ONE: i128 = 1_000_000_000_000;
 
 /// How a metric becomes one number, which decides whether its events carry a value.
@@ -70,6 +72,8 @@ pub struct Facts {
     pub metric: usize,
     /// Below [`Run::customers`], or equal to it for the events that drain.
     pub customer: u32,
+    /// Which of the customer's subscriptions, if the event names one.
+    pub subscription: Option<u8>,
     pub timestamp_ms: i64,
     /// In 10⁻¹².
     pub value: Option<i128>,
@@ -84,6 +88,11 @@ impl Facts {
             Some(Edge::Identity(variant)) => Some(variant),
             Some(Edge::Value | Edge::Instant) | None => None,
         }
+    }
+
+    /// Whether the event is one of the hard cases.
+    pub fn is_edge(&self) -> bool {
+        self.edge.is_some()
     }
 }
 
@@ -127,6 +136,7 @@ impl Run {
         Facts {
             metric,
             customer: below(noise >> 16, self.customers),
+            subscription: subscription(noise),
             timestamp_ms: self.started_at_ms + sent_ms - lateness_ms(noise),
             value,
             edge: None,
@@ -163,6 +173,23 @@ impl Run {
             .strip_prefix(self.id.as_str())?
             .strip_prefix("-c")?;
         if digits.len() >= 6 { digits.parse().ok() } else { None }
+    }
+
+    pub fn subscription_id(&self, customer: u32, subscription: Option<u8>) -> String {
+        let mut text = Vec::new();
+        self.write_subscription(customer, subscription, &mut text);
+        String::from_utf8(text).expect("ids are ASCII")
+    }
+
+    /// The subscription that a store names beside `customer_id`, if any; the outer `None` when the
+    /// customer has no such subscription.
+    pub fn subscription_of(&self, customer_id: &str, text: &str) -> Option<Option<u8>> {
+        if text.is_empty() {
+            return Some(None);
+        }
+        let digit = text.strip_prefix(customer_id)?.strip_prefix("-s")?;
+        let subscription = digit.parse().ok().filter(|number| *number < SUBSCRIPTIONS)?;
+        if digit.len() == 1 { Some(Some(subscription)) } else { None }
     }
 
     /// Scope and transaction id.
@@ -254,12 +281,31 @@ impl Run {
         out.extend_from_slice(b"-c");
         decimal::write_integer(customer.into(), 6, out);
     }
+
+    /// Appends nothing when there is no subscription.
+    pub(crate) fn write_subscription(
+        &self,
+        customer: u32,
+        subscription: Option<u8>,
+        out: &mut Vec<u8>,
+    ) {
+        if let Some(subscription) = subscription {
+            self.write_customer(customer, out);
+            out.extend_from_slice(b"-s");
+            decimal::write_integer(subscription.into(), 1, out);
+        }
+    }
 }
 
 fn exact_number(digits: &str) -> Option<u64> {
     let exact =
         digits.len() == DIGITS_OF_NUMBER && digits.bytes().all(|byte| byte.is_ascii_digit());
     if exact { digits.parse().ok() } else { None }
+}
+
+fn subscription(noise: u64) -> Option<u8> {
+    let drawn = below(noise >> 48, 3 * u32::from(SUBSCRIPTIONS));
+    u8::try_from(drawn).ok().filter(|number| *number < SUBSCRIPTIONS)
 }
 
 /// Whole numbers mostly; some with all 12 fraction digits, some credits, and one in a thousand so
@@ -337,7 +383,16 @@ mod tests {
         let run = example_run();
         assert_eq!(run.name(id(1_234_567)), "load-k3fq-0001234567");
         assert_eq!(run.find(0, "", "load-k3fq-0001234567"), Some(id(1_234_567)));
-        assert_eq!(run.customer_of(&run.customer_id(9)), Some(9));
+        let customer = run.customer_id(9);
+        assert_eq!(run.customer_of(&customer), Some(9));
+        for subscription in [None, Some(0), Some(1)] {
+            let text = run.subscription_id(9, subscription);
+            assert_eq!(run.subscription_of(&customer, &text), Some(subscription));
+        }
+        for text in ["sub", &customer, &format!("{customer}-s2"), &format!("{customer}-s00")] {
+            assert_eq!(run.subscription_of(&customer, text), None, "{text}");
+        }
+        assert_eq!(run.subscription_of(&customer, &run.subscription_id(8, Some(0))), None);
         for id in [
             "load-k3fq-1",
             "load-other-0000000001",
@@ -361,6 +416,8 @@ mod tests {
             (DRAIN_EVENTS..DRAIN_EVENTS + 20_000).map(|number| run.facts(id(number))).collect();
         assert!(facts.iter().all(|facts| facts.timestamp_ms < run.started_at_ms + 1_000));
         assert!(facts.iter().all(|facts| facts.customer < run.customers));
+        let subscribed = facts.iter().filter(|facts| facts.subscription.is_some()).count();
+        assert!((6_000..7_300).contains(&subscribed), "a third: {subscribed}");
         let values: Vec<i128> = facts.iter().filter_map(|facts| facts.value).collect();
         assert!(values.iter().any(|value| *value < 0));
         assert!(values.iter().any(|value| *value > 9 * 10_i128.pow(37)));

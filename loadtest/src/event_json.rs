@@ -6,6 +6,8 @@ use crate::event::{EventId, Facts, Run, below, index, mix};
 use chrono::{DateTime, Datelike, Timelike};
 
 const REGIONS: [&str; 4] = ["eu-west-1", "us-east-1", "ap-south-1", "eu-central-1"];
+/// White space, escapes and quotes, each of which has to be kept as it was written.
+const HARD_TEXT: &str = ",\n\t\"note\" : \"it's \\\"quoted\\\" \\\\ \\u00e9 é \\t\"";
 /// 2⁶³, in 10⁻¹².
 const BEYOND_64_BITS: u128 = (1 << 63) * 1_000_000_000_000;
 const DAY_MS: i64 = 24 * 3_600_000;
@@ -43,11 +45,13 @@ struct Parts<'a> {
     scope: &'a [u8],
     transaction_id: &'a [u8],
     customer: u32,
+    subscription: Option<u8>,
     code: &'a str,
     timestamp_ms: i64,
     offset: &'a str,
     /// A JSON value, with the property it belongs to if it is one.
     value: Option<(&'a [u8], Option<&'a str>)>,
+    hard_text: bool,
     noise: u64,
 }
 
@@ -58,21 +62,10 @@ impl Run {
         let facts = if changed { self.changed(id) } else { self.facts(id) };
         let (mut scope, mut transaction_id, mut value) = (Vec::new(), Vec::new(), Vec::new());
         self.write_identity(id.number, facts.variant(), &mut scope, &mut transaction_id);
-        let metric = &self.metrics[facts.metric];
-        if let Some(units) = facts.value {
-            // An integer in properties has 64 bits, or is a string.
-            let wide = metric.field.is_some() && units.unsigned_abs() >= BEYOND_64_BITS;
-            write_value(units, wide || facts.noise & 1 == 0, &mut value);
-        }
         let parts = Parts {
             scope: &scope,
             transaction_id: &transaction_id,
-            customer: facts.customer,
-            code: &metric.code,
-            timestamp_ms: facts.timestamp_ms,
-            offset: "Z",
-            value: facts.value.map(|_| (value.as_slice(), metric.field.as_deref())),
-            noise: facts.noise,
+            ..facts.parts(self, &mut value)
         };
         self.write_parts(&parts, out);
     }
@@ -97,6 +90,7 @@ impl Run {
             scope: &[b's'; 256][..if flaw == Flaw::ScopeTooLong { 256 } else { 0 }],
             transaction_id: transaction_id.as_bytes(),
             customer: below(noise >> 16, self.customers),
+            subscription: None,
             code: if flaw == Flaw::UnknownMetric { "load-unknown" } else { &metric.code },
             timestamp_ms: match flaw {
                 Flaw::TooOld => self.started_at_ms - 36 * DAY_MS,
@@ -105,6 +99,7 @@ impl Run {
             },
             offset: if flaw == Flaw::NoOffset { "" } else { "Z" },
             value: value.map(|text| (text, metric.field.as_deref())),
+            hard_text: false,
             noise,
         };
         self.write_parts(&parts, out);
@@ -119,6 +114,10 @@ impl Run {
         }
         out.extend_from_slice(b"\",\"external_customer_id\":\"");
         self.write_customer(parts.customer, out);
+        if parts.subscription.is_some() {
+            out.extend_from_slice(b"\",\"external_subscription_id\":\"");
+            self.write_subscription(parts.customer, parts.subscription, out);
+        }
         out.extend_from_slice(b"\",\"code\":\"");
         out.extend_from_slice(parts.code.as_bytes());
         out.extend_from_slice(b"\",\"timestamp\":\"");
@@ -129,17 +128,28 @@ impl Run {
             out.extend_from_slice(b",\"value\":");
             out.extend_from_slice(value);
         }
-        out.extend_from_slice(b",\"properties\":{\"region\":\"");
-        out.extend_from_slice(REGIONS[index(parts.noise >> 32, REGIONS.len())].as_bytes());
+        out.extend_from_slice(b",\"properties\":");
+        parts.write_properties(out);
+        out.push(b'}');
+    }
+}
+
+impl Parts<'_> {
+    fn write_properties(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"region\":\"");
+        out.extend_from_slice(REGIONS[index(self.noise >> 32, REGIONS.len())].as_bytes());
         out.extend_from_slice(b"\",\"endpoint\":\"/v1/completions\",\"model\":\"large-2026-10\",\"status\":200,\"client\":\"sdk-python/2.14.0\",\"duration_ms\":");
-        decimal::write_integer(below(parts.noise >> 20, 4_000).into(), 1, out);
-        if let Some((value, Some(field))) = parts.value {
+        decimal::write_integer(below(self.noise >> 20, 4_000).into(), 1, out);
+        if let Some((value, Some(field))) = self.value {
             out.extend_from_slice(b",\"");
             out.extend_from_slice(field.as_bytes());
             out.extend_from_slice(b"\":");
             out.extend_from_slice(value);
         }
-        out.extend_from_slice(b"}}");
+        if self.hard_text {
+            out.extend_from_slice(HARD_TEXT.as_bytes());
+        }
+        out.push(b'}');
     }
 }
 
@@ -168,6 +178,33 @@ fn write_timestamp(milliseconds: i64, out: &mut Vec<u8>) {
 }
 
 impl Facts {
+    /// All parts but the identity. `value` is an empty buffer for the text of the quantity.
+    fn parts<'a>(&self, run: &'a Run, value: &'a mut Vec<u8>) -> Parts<'a> {
+        let metric = &run.metrics[self.metric];
+        if let Some(units) = self.value {
+            // An integer in properties has 64 bits, or is a string.
+            let wide = metric.field.is_some() && units.unsigned_abs() >= BEYOND_64_BITS;
+            write_value(units, wide || self.noise & 1 == 0, value);
+        }
+        Parts {
+            scope: b"",
+            transaction_id: b"",
+            customer: self.customer,
+            subscription: self.subscription,
+            code: &metric.code,
+            timestamp_ms: self.timestamp_ms,
+            offset: "Z",
+            value: self.value.map(|_| (value.as_slice(), metric.field.as_deref())),
+            hard_text: self.is_edge(),
+            noise: self.noise,
+        }
+    }
+
+    /// Appends the properties as they were sent, which is how the store keeps them.
+    pub fn write_properties(&self, run: &Run, out: &mut Vec<u8>) {
+        self.parts(run, &mut Vec::new()).write_properties(out);
+    }
+
     /// Appends the row that the store should hold, each part with its length, for the set hash.
     pub fn write_row(&self, run: &Run, id: EventId, organization: &str, out: &mut Vec<u8>) {
         let (mut scope, mut transaction_id, mut part) = (Vec::new(), Vec::new(), Vec::new());
@@ -183,6 +220,9 @@ impl Facts {
         put(&transaction_id);
         run.write_customer(self.customer, &mut part);
         put(&part);
+        part.clear();
+        run.write_subscription(self.customer, self.subscription, &mut part);
+        put(&part);
         put(run.metrics[self.metric].code.as_bytes());
         put(self.timestamp_ms.to_string().as_bytes());
         part.clear();
@@ -190,6 +230,9 @@ impl Facts {
             Some(units) => decimal::write(units, &mut part),
             None => part.extend_from_slice(b"null"),
         }
+        put(&part);
+        part.clear();
+        self.write_properties(run, &mut part);
         put(&part);
     }
 }
@@ -223,6 +266,9 @@ mod tests {
             let transaction_id = event["transaction_id"].as_str().unwrap();
             assert_eq!(run.find(0, scope(&event), transaction_id), Some(id(number)));
             assert_eq!(event["external_customer_id"], run.customer_id(facts.customer));
+            let subscription = event.get("external_subscription_id").and_then(|id| id.as_str());
+            let expected = run.subscription_id(facts.customer, facts.subscription);
+            assert_eq!(subscription.unwrap_or(""), expected);
             assert_eq!(event["code"], run.metrics[facts.metric].code);
             let at = DateTime::parse_from_rfc3339(event["timestamp"].as_str().unwrap()).unwrap();
             assert_eq!(at.timestamp_millis(), facts.timestamp_ms);
@@ -233,6 +279,31 @@ mod tests {
                 assert_eq!(decimal::parse(text), facts.value.map(Into::into));
             }
         }
+    }
+
+    #[test]
+    fn the_properties_are_those_in_the_json_and_edge_cases_have_hard_ones() {
+        let run = Run { edge_cases: 1_000, ..example_run() };
+        let mut hard = 0;
+        for number in 1_000..2_000 {
+            for (changed, facts) in
+                [(false, run.facts(id(number))), (true, run.changed(id(number)))]
+            {
+                let (mut event, mut properties) = (Vec::new(), Vec::new());
+                run.write_json(id(number), changed, &mut event);
+                facts.write_properties(&run, &mut properties);
+                let (event, properties) = (str::from_utf8(&event), str::from_utf8(&properties));
+                let (_, sent) = event.unwrap().split_once(",\"properties\":").unwrap();
+                assert_eq!(sent.strip_suffix('}'), properties.ok());
+            }
+            let note = &json(&run, number, false)["properties"]["note"];
+            assert_eq!(!note.is_null(), run.facts(id(number)).is_edge());
+            if !note.is_null() {
+                assert_eq!(note, "it's \"quoted\" \\ é é \t");
+                hard += 1;
+            }
+        }
+        assert!((50..200).contains(&hard), "{hard}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::args::JudgeArgs;
 use crate::audit::{self, Produced, RangeRow, TableCounts};
 use crate::bounds::Bounds;
 use crate::checker::{Checker, EventRow, SetHashRow, Terms};
-use crate::clickhouse::{ClickHouse, columns, nullable};
+use crate::clickhouse::{ClickHouse, columns, nullable, unescaped};
 use crate::expectation::Expectation;
 use crate::settle::{LAST_BATCH_LIMIT, Settled};
 use crate::totals::{Period, TotalRow};
@@ -172,15 +172,34 @@ async fn check_audit(
 }
 
 fn event_row(row: &str) -> anyhow::Result<EventRow<'_>> {
-    let [organization, scope, transaction_id, code, customer, timestamp, value] = columns(row)?;
-    let (timestamp_ms, value) = (timestamp.parse()?, nullable(value));
-    Ok(EventRow { organization, scope, transaction_id, code, customer, timestamp_ms, value })
+    let [
+        organization,
+        scope,
+        transaction_id,
+        code,
+        customer,
+        subscription,
+        timestamp,
+        value,
+        properties,
+    ] = columns(row)?;
+    Ok(EventRow {
+        organization,
+        scope,
+        transaction_id,
+        code,
+        customer,
+        subscription,
+        timestamp_ms: timestamp.parse()?,
+        value: nullable(value),
+        properties: unescaped(properties)?,
+    })
 }
 
 fn total_row(row: &str) -> anyhow::Result<TotalRow<'_>> {
-    let [organization, code, customer, start, events, sum] = columns(row)?;
+    let [organization, code, customer, subscription, start, events, sum] = columns(row)?;
     let (start, events) = (start.parse()?, events.parse()?);
-    Ok(TotalRow { organization, code, customer, start, events, sum })
+    Ok(TotalRow { organization, code, customer, subscription, start, events, sum })
 }
 
 fn set_hash_row(row: &str) -> anyhow::Result<SetHashRow<'_>> {

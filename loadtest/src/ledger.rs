@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// The version of the format that is written and read.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// The writing end. A line is with the operating system before the call returns, so that killing the
 /// generator loses none. [`Ledger::sync`], at the end of the load and of the run, makes them outlast the

@@ -1,7 +1,8 @@
 //! plan → ledger → send → resolve → drain → settle → judge → report
 //!
 //! An open-loop load generator with a ledger of its own. It shares no code with the pipeline it
-//! tests, so a mistake there can't hide behind the same mistake here.
+//! tests, except the clock and the secret type, so a mistake there can't hide behind the same mistake
+//! here.
 
 pub mod answer;
 pub mod args;

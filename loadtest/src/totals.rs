@@ -1,4 +1,5 @@
-//! Exact counts and sums by organization, metric, customer, and hour or day.
+//! Exact counts and sums by organization, metric, customer, and hour or day; in the hourly view also by
+//! subscription.
 
 use crate::decimal;
 use crate::edge::KOLKATA_MS;
@@ -9,7 +10,7 @@ use std::collections::HashMap;
 /// What the time is cut into, and who says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Period {
-    /// Of the hourly view.
+    /// Of the hourly view, which keeps subscriptions apart.
     ViewHour,
     /// Added up from the billing view.
     Hour,
@@ -29,6 +30,14 @@ impl Period {
         ((timestamp_ms + offset).div_euclid(unit) * unit - offset).div_euclid(1_000)
     }
 
+    /// The subscription that the total of an event is kept by; `None` for all together.
+    fn subscription(self, facts: &Facts) -> Option<u8> {
+        match self {
+            Self::ViewHour => facts.subscription,
+            Self::Hour | Self::KolkataDay => None,
+        }
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::ViewHour => "hour of usage_by_hour",
@@ -44,14 +53,16 @@ pub struct TotalRow<'a> {
     pub organization: &'a str,
     pub code: &'a str,
     pub customer: &'a str,
+    /// Empty for events that name none, and when all are added up.
+    pub subscription: &'a str,
     /// Seconds since 1970.
     pub start: i64,
     pub events: u64,
     pub sum: &'a str,
 }
 
-/// Organization, metric, customer, start.
-type Key = (u16, usize, u32, i64);
+/// Organization, metric, customer, subscription, start.
+type Key = (u16, usize, u32, Option<u8>, i64);
 
 /// The totals that are expected and were not found yet.
 #[derive(Debug)]
@@ -67,7 +78,8 @@ impl Totals {
 
     pub fn expect(&mut self, organization: u16, facts: &Facts) {
         let start = self.period.start(facts.timestamp_ms);
-        let key = (organization, facts.metric, facts.customer, start);
+        let subscription = self.period.subscription(facts);
+        let key = (organization, facts.metric, facts.customer, subscription, start);
         let (events, sum) = self.missing.entry(key).or_default();
         *events += 1;
         *sum += facts.value.unwrap_or(0);
@@ -81,7 +93,11 @@ impl Totals {
         row: TotalRow<'_>,
     ) -> Option<String> {
         let metric = run.metrics.iter().position(|metric| metric.code == row.code);
-        let key = || Some((organization?, metric?, run.customer_of(row.customer)?, row.start));
+        let key = || {
+            let customer = run.customer_of(row.customer)?;
+            let subscription = run.subscription_of(row.customer, row.subscription)?;
+            Some((organization?, metric?, customer, subscription, row.start))
+        };
         let expected = key().and_then(|key| self.missing.remove(&key));
         let agrees = expected.as_ref().is_some_and(|(events, sum)| {
             *events == row.events && decimal::parse(row.sum).as_ref() == Some(sum)
@@ -96,12 +112,13 @@ impl Totals {
 
     /// The periods that no row spoke of.
     pub fn rest(&self, run: &Run) -> impl Iterator<Item = String> {
-        self.missing.keys().map(|(organization, metric, customer, start)| {
+        self.missing.keys().map(|(organization, metric, customer, subscription, start)| {
             format!(
-                "{}: no row for {} of {} in organization {organization} from {start} on",
+                "{}: no row for {} of {} in organization {organization}, subscription {:?}, from {start} on",
                 self.period.name(),
                 run.metrics[*metric].code,
                 run.customer_id(*customer),
+                run.subscription_id(*customer, *subscription),
             )
         })
     }

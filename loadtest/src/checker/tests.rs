@@ -26,8 +26,10 @@ struct Row {
     transaction_id: String,
     code: String,
     customer: String,
+    subscription: String,
     timestamp_ms: i64,
     value: Option<i128>,
+    properties: String,
 }
 
 const TERMS: Terms = Terms { drained: true, log_may_duplicate: false, refusals_allowed: false };
@@ -89,14 +91,18 @@ fn ledger(more: &[(RequestPlan, &[&str])]) -> Expectation {
 fn row(id: EventId, facts: &Facts) -> Row {
     let run = run();
     let (scope, transaction_id) = run.identity(id);
+    let mut properties = Vec::new();
+    facts.write_properties(&run, &mut properties);
     Row {
         organization: run.organizations[usize::from(id.organization)].clone(),
         scope,
         transaction_id,
         code: run.metrics[facts.metric].code.clone(),
         customer: run.customer_id(facts.customer),
+        subscription: run.subscription_id(facts.customer, facts.subscription),
         timestamp_ms: facts.timestamp_ms,
         value: facts.value,
+        properties: String::from_utf8(properties).unwrap(),
     }
 }
 
@@ -127,8 +133,10 @@ impl Row {
             transaction_id: &self.transaction_id,
             code: &self.code,
             customer: &self.customer,
+            subscription: &self.subscription,
             timestamp_ms: self.timestamp_ms,
             value: value.as_deref(),
+            properties: Cow::Borrowed(&self.properties),
         })
     }
 
@@ -141,9 +149,11 @@ impl Row {
             &self.scope,
             &self.transaction_id,
             &self.customer,
+            &self.subscription,
             &self.code,
             &timestamp,
             &value,
+            &self.properties,
         ];
         parts.iter().map(|part| format!("{}:{part}", part.len())).collect()
     }
@@ -170,26 +180,30 @@ fn judge_on(terms: Terms, expectation: &Expectation, store: &Store) -> Verdict {
     checker.finish()
 }
 
+/// Organization, metric, customer, subscription, start.
+type Group<'a> = (&'a str, &'a str, &'a str, &'a str, i64);
+
 fn add_totals(checker: &mut Checker<'_>, store: &Store, period: Period) {
     let mut totals = checker.totals(period);
-    let mut found: BTreeMap<(&str, &str, &str, i64), (u64, BigInt)> = BTreeMap::new();
+    let mut found: BTreeMap<Group<'_>, (u64, BigInt)> = BTreeMap::new();
     for row in &store.rows {
         let (unit, offset) =
             if period == Period::KolkataDay { (86_400, 19_800) } else { (3_600, 0) };
         let seconds = row.timestamp_ms.div_euclid(1_000) + offset;
         let start = seconds.div_euclid(unit) * unit - offset;
-        let key = (row.organization.as_str(), row.code.as_str(), row.customer.as_str(), start);
+        let subscription = if period == Period::ViewHour { row.subscription.as_str() } else { "" };
+        let key = (&*row.organization, &*row.code, &*row.customer, subscription, start);
         let (events, sum) = found.entry(key).or_default();
         *events += 1;
         *sum += row.value.unwrap_or(0);
     }
     let lost = usize::from(store.totals_lost == Some(period));
-    for (i, ((organization, code, customer, start), (events, sum))) in
+    for (i, ((organization, code, customer, subscription, start), (events, sum))) in
         found.into_iter().enumerate().skip(lost)
     {
         let error = store.sum_error.filter(|(p, _)| i == 0 && *p == period);
         let sum = printed(&(sum + error.map_or(0, |(_, error)| error)));
-        let row = TotalRow { organization, code, customer, start, events, sum: &sum };
+        let row = TotalRow { organization, code, customer, subscription, start, events, sum: &sum };
         checker.total(&mut totals, row);
     }
     checker.end_totals(&totals);
@@ -329,6 +343,36 @@ fn the_payload_of_a_later_copy_fails() {
     counted.value = Some(0);
     let found = problems(&store);
     assert_eq!(found, [Problem::WrongPayload, Problem::WrongSetHash], "null is not zero");
+}
+
+#[test]
+fn the_properties_of_another_event_fail() {
+    let mut store = right_store();
+    let texts = [8, 9].map(|i| store.rows[i].properties.clone());
+    assert_ne!(texts[0], texts[1]);
+    [store.rows[9].properties, store.rows[8].properties] = texts;
+    let verdict = judge(&ledger(&[]), &store);
+    assert_eq!(verdict.findings[&Problem::WrongPayload].count, 2);
+    let found: Vec<Problem> = verdict.findings.into_keys().collect();
+    assert_eq!(found, [Problem::WrongPayload, Problem::WrongSetHash], "the totals are right");
+    let mut store = right_store();
+    store.rows[8].properties.insert(1, ' ');
+    assert_eq!(problems(&store), [Problem::WrongPayload, Problem::WrongSetHash], "equal JSON");
+    let mut store = right_store();
+    store.conflicts[0].properties = store.rows[9].properties.clone();
+    assert_eq!(problems(&store), [Problem::MissingConflict, Problem::ExtraConflict]);
+}
+
+#[test]
+fn another_subscription_or_none_fails() {
+    let first = right_store().rows.iter().position(|row| row.subscription.ends_with("-s0"));
+    let first = first.unwrap();
+    let other = right_store().rows[first].subscription.replace("-s0", "-s1");
+    for subscription in ["", "other", &other] {
+        let mut store = right_store();
+        subscription.clone_into(&mut store.rows[first].subscription);
+        assert_eq!(problems(&store), with_totals(Problem::WrongPayload), "{subscription}");
+    }
 }
 
 #[test]

@@ -88,6 +88,11 @@ fn each_way_to_be_wrong_fails() {
     assert_eq!(doubled, [Problem::Doubled, Problem::WrongTotal, Problem::WrongSetHash]);
     let last_wins = problems(Faults { last_copy_wins: true, ..Faults::default() });
     assert!(last_wins.contains(&Problem::WrongPayload), "{last_wins:?}");
+    let swapped = problems(Faults { swaps_properties: true, ..Faults::default() });
+    assert_eq!(swapped, [Problem::WrongPayload, Problem::WrongSetHash]);
+    let unsubscribed = problems(Faults { loses_subscription: true, ..Faults::default() });
+    let all = [Problem::WrongPayload, Problem::WrongTotal, Problem::WrongSetHash];
+    assert_eq!(unsubscribed, all);
     let floats = problems(Faults { sums_as_floats: true, ..Faults::default() });
     assert_eq!(floats, [Problem::WrongTotal]);
     let no_conflicts = problems(Faults { forgets_conflicts: true, ..Faults::default() });

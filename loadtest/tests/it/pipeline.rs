@@ -31,6 +31,10 @@ pub(crate) struct Faults {
     pub(crate) loses_row: Option<usize>,
     pub(crate) doubles_row: Option<usize>,
     pub(crate) last_copy_wins: bool,
+    /// The first row and another one have each other's properties.
+    pub(crate) swaps_properties: bool,
+    /// One row has lost its subscription.
+    pub(crate) loses_subscription: bool,
     pub(crate) sums_as_floats: bool,
     pub(crate) forgets_conflicts: bool,
     pub(crate) refuses_key: bool,
@@ -177,6 +181,10 @@ fn milliseconds(event: &Value) -> i64 {
     chrono::DateTime::parse_from_rfc3339(text(event, "timestamp")).unwrap().timestamp_millis()
 }
 
+fn subscription(event: &Value) -> &str {
+    event.get("external_subscription_id").map_or("", |id| id.as_str().unwrap())
+}
+
 /// The quantity as text, with all of its digits.
 fn value(event: &Value) -> Option<String> {
     let field = event.get("value").or_else(|| event["properties"].get("tokens"));
@@ -265,6 +273,7 @@ impl State {
         let Some(place) = self.places.get(&key) else {
             self.places.insert(key, self.rows.len());
             self.rows.push(event);
+            self.spoil_newest();
             return;
         };
         let first = &mut self.rows[*place];
@@ -275,6 +284,19 @@ impl State {
                 *first = event.clone();
             }
             self.conflicts.push(event);
+        }
+    }
+
+    fn spoil_newest(&mut self) {
+        let Some((newest, [first, ..])) = self.rows.split_last_mut() else { return };
+        if self.faults.swaps_properties && first["sent"] != newest["sent"] {
+            let sent = newest["sent"].take();
+            newest["sent"] = std::mem::replace(&mut first["sent"], sent);
+            self.faults.swaps_properties = false;
+        }
+        if self.faults.loses_subscription && !subscription(newest).is_empty() {
+            newest["external_subscription_id"] = json!("");
+            self.faults.loses_subscription = false;
         }
     }
 
@@ -306,10 +328,12 @@ impl State {
             conflicts.iter().map(event_row).collect()
         } else if sql.contains("SHA256") {
             self.set_hashes()
+        } else if sql.contains("usage_by_hour") {
+            self.totals(3_600, 0, true)
         } else if sql.contains("toStartOfDay") {
-            self.totals(86_400, 19_800)
+            self.totals(86_400, 19_800, false)
         } else if sql.contains("GROUP BY") {
-            self.totals(3_600, 0)
+            self.totals(3_600, 0, false)
         } else if sql.contains("count()") {
             format!("{}\n", self.visible().count())
         } else {
@@ -339,9 +363,11 @@ impl State {
                 scope(row),
                 text(row, "transaction_id"),
                 text(row, "external_customer_id"),
+                subscription(row),
                 text(row, "code"),
                 &milliseconds,
                 value.as_deref().unwrap_or("null"),
+                text(row, "sent"),
             ];
             let row: String = parts.iter().map(|part| format!("{}:{part}", part.len())).collect();
             hashes.entry(organization).or_default().add(row.as_bytes());
@@ -352,19 +378,20 @@ impl State {
         hashes.into_iter().map(line).collect()
     }
 
-    fn totals(&self, seconds: i64, offset: i64) -> String {
-        let mut totals: BTreeMap<(&str, &str, &str, i64), (u64, BigInt)> = BTreeMap::new();
+    fn totals(&self, seconds: i64, offset: i64, by_subscription: bool) -> String {
+        let mut totals: BTreeMap<Group<'_>, (u64, BigInt)> = BTreeMap::new();
         for row in self.visible() {
             let start = milliseconds(row).div_euclid(1_000) + offset;
             let start = start.div_euclid(seconds) * seconds - offset;
             let customer = text(row, "external_customer_id");
-            let key = (text(row, "organization"), text(row, "code"), customer, start);
+            let subscription = if by_subscription { subscription(row) } else { "" };
+            let key = (text(row, "organization"), text(row, "code"), customer, subscription, start);
             let total = totals.entry(key).or_default();
             total.0 += 1;
             total.1 += value(row).map_or(BigInt::ZERO, |value| decimal::parse(&value).unwrap());
         }
         let mut lines = String::new();
-        for ((organization, code, customer, start), (events, sum)) in totals {
+        for ((organization, code, customer, subscription, start), (events, sum)) in totals {
             let sum = if self.faults.sums_as_floats {
                 sum.to_string().parse::<f64>().unwrap().to_string()
             } else {
@@ -375,12 +402,15 @@ impl State {
             let digits = format!("{digits:0>13}");
             let (whole, fraction) = digits.split_at(digits.len() - 12);
             lines.push_str(&format!(
-                "{organization}\t{code}\t{customer}\t{start}\t{events}\t{sign}{whole}.{fraction}\n"
+                "{organization}\t{code}\t{customer}\t{subscription}\t{start}\t{events}\t{sign}{whole}.{fraction}\n"
             ));
         }
         lines
     }
 }
+
+/// Organization, metric, customer, subscription, start.
+type Group<'a> = (&'a str, &'a str, &'a str, &'a str, i64);
 
 fn identity(row: &Value) -> String {
     format!("{}\t{}\t{}", text(row, "organization"), scope(row), text(row, "transaction_id"))
@@ -388,11 +418,21 @@ fn identity(row: &Value) -> String {
 
 fn event_row(row: &Value) -> String {
     let value = value(row).unwrap_or_else(|| "\\N".to_owned());
-    let (code, customer) = (text(row, "code"), text(row, "external_customer_id"));
-    format!("{}\t{code}\t{customer}\t{}\t{value}\n", identity(row), milliseconds(row))
+    let customer = [text(row, "code"), text(row, "external_customer_id"), subscription(row)];
+    let properties = escaped(text(row, "sent"));
+    let (identity, milliseconds) = (identity(row), milliseconds(row));
+    format!("{identity}\t{}\t{milliseconds}\t{value}\t{properties}\n", customer.join("\t"))
 }
 
-/// The events of a body, with every quantity as a string so that none is rounded.
+/// As in `TabSeparated`, for the characters that occur here.
+fn escaped(text: &str) -> String {
+    [("\\", "\\\\"), ("\n", "\\n"), ("\t", "\\t"), ("'", "\\'")]
+        .iter()
+        .fold(text.to_owned(), |text, (plain, escape)| text.replace(plain, escape))
+}
+
+/// The events of a body, with every quantity as a string so that none is rounded, and with the text of
+/// the properties as it was `sent`.
 fn events(body: &[u8]) -> Vec<Value> {
     let mut exact = std::str::from_utf8(body).unwrap().to_owned();
     for name in ["\"value\":", "\"tokens\":"] {
@@ -403,7 +443,24 @@ fn events(body: &[u8]) -> Vec<Value> {
             .collect();
     }
     let request: Value = serde_json::from_str(&exact).unwrap();
-    request["events"].as_array().unwrap().clone()
+    let mut events = request["events"].as_array().unwrap().clone();
+    let sent: Sent<'_> = serde_json::from_slice(body).unwrap();
+    for (event, sent) in events.iter_mut().zip(sent.events) {
+        event["sent"] = json!(sent.properties.get());
+    }
+    events
+}
+
+#[derive(serde::Deserialize)]
+struct Sent<'a> {
+    #[serde(borrow)]
+    events: Vec<SentEvent<'a>>,
+}
+
+#[derive(serde::Deserialize)]
+struct SentEvent<'a> {
+    #[serde(borrow)]
+    properties: &'a serde_json::value::RawValue,
 }
 
 /// `12.5}…` as `"12.5"}…`; what is a string already stays.
