@@ -164,12 +164,12 @@ impl World {
         for partition in 0..self.plan.partitions {
             let committed = self.committed_or_low(partition);
             let log = self.log.partition_mut(partition);
-            let lost = log.entries.iter_mut().filter(|entry| entry.offset >= committed);
-            for entry in lost {
+            let mut excused = Vec::new();
+            for entry in log.entries.iter_mut().filter(|entry| entry.offset >= committed) {
                 entry.lost = true;
-                // Nothing tells the rows of these records from those of the new ones at their positions.
-                self.excused.extend(entry.event.filter(|_| !raised).map(|event| event.id));
+                excused.extend(entry.event.filter(|_| !raised).map(|event| event.id));
             }
+            self.log.excused.extend(excused);
             self.ended_lives.push((epoch, partition, committed));
             self.group.committed[usize::from(partition)] = None;
         }

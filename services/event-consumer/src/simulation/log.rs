@@ -5,7 +5,7 @@
 
 use super::producers::Payload;
 use event_log::{FetchedRecords, Offset, PartitionId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A position over all lives of the topic: epoch, partition, offset.
 pub(super) type Place = (u16, PartitionId, Offset);
@@ -19,7 +19,8 @@ pub(super) enum Fate {
         first: (u16, Offset),
     },
     DeadLetter,
-    /// A copy from beyond the horizon, or a later one: it may be billed again or not.
+    /// A copy from beyond the horizon, or a later one: it may be billed again or not. So may those of
+    /// events that are excused.
     Open,
 }
 
@@ -86,6 +87,9 @@ pub(super) struct Log {
     horizon: u64,
     first: BTreeMap<u64, First>,
     latest: Vec<u64>,
+    /// Events that were in the log and not committed when it was created anew under its epoch. Nothing
+    /// tells the rows of those records from the rows of the new ones at their positions.
+    pub(super) excused: BTreeSet<u64>,
 }
 
 /// What is appended.
@@ -106,6 +110,7 @@ impl Log {
             horizon,
             first: BTreeMap::new(),
             latest: vec![0; usize::from(partitions)],
+            excused: BTreeSet::new(),
         };
         log.begin(epoch);
         log
@@ -156,9 +161,10 @@ impl Log {
         (accepted_at, latest): (u64, u64),
     ) -> Fate {
         let Payload { id, payload } = event;
+        let excused = self.excused.contains(&id);
         let Some(first) = self.first.get_mut(&id) else {
-            self.first.insert(id, First { place, payload, accepted_at, open: false });
-            return Fate::Stored;
+            self.first.insert(id, First { place, payload, accepted_at, open: excused });
+            return if excused { Fate::Open } else { Fate::Stored };
         };
         first.open |= first.accepted_at + self.horizon < latest;
         if first.open {

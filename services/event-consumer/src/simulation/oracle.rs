@@ -35,7 +35,11 @@ impl World {
         }
         let row = (place, accepted_at, event.payload);
         self.rows_of.entry(event.id).or_default().push(row);
-        if self.excused.contains(&event.id) { Ok(()) } else { self.judge_horizon(event.id, place) }
+        if self.log.excused.contains(&event.id) {
+            Ok(())
+        } else {
+            self.judge_horizon(event.id, place)
+        }
     }
 
     /// A row that has landed is beyond the horizon of the one that was billed before, if there is one.
@@ -213,15 +217,12 @@ impl World {
             let event = event.max_by_key(|event| says_payload(row, *event));
             let event = event.ok_or_else(|| format!("{row:?} is billed"))?;
             let Some(payload) = expected.get(&event.id) else { continue };
-            if self.excused.contains(&event.id) {
-                continue;
-            }
             if billed.insert(event.id, row).is_some() || event.payload != *payload {
                 return Err(format!("event {event:?} is billed, not payload {payload}"));
             }
             totals[0] += row.units.unwrap_or_default();
         }
-        for (id, payload) in expected.iter().filter(|(id, _)| !self.excused.contains(id)) {
+        for (id, payload) in &expected {
             if !billed.contains_key(id) {
                 return Err(format!("event {id} is not billed"));
             }

@@ -52,7 +52,6 @@ pub(super) struct World {
     pub(super) verified: Vec<u64>,
     /// The rows of each event: place, acceptance and payload.
     pub(super) rows_of: BTreeMap<u64, Vec<(super::log::Place, u64, u64)>>,
-    pub(super) excused: BTreeSet<u64>,
     pub(super) ended_lives: Vec<(u16, PartitionId, u64)>,
     /// Partitions of which records are gone that were not stored, and nobody has noticed.
     pub(super) unseen_losses: BTreeSet<PartitionId>,
@@ -85,7 +84,6 @@ impl World {
             landings: 0,
             verified: vec![0; partitions],
             rows_of: BTreeMap::new(),
-            excused: BTreeSet::new(),
             ended_lives: Vec::new(),
             unseen_losses: BTreeSet::new(),
             trimmed_beyond: BTreeSet::new(),
