@@ -5,9 +5,11 @@ use crate::event_rows::Position;
 use crate::row_reader::RowReader;
 use crate::store::UsageStore;
 use chrono::{DateTime, Utc};
+use std::collections::HashMap;
 
 const LIST: &str = include_str!("../queries/select_dead_letters.sql");
 const ONE: &str = include_str!("../queries/select_dead_letter.sql");
+const BILLED_IDS: &str = include_str!("../queries/select_billed_ids.sql");
 const READ: &str = "reading the dead letters";
 
 /// A parked record, without its bytes.
@@ -85,6 +87,34 @@ impl UsageStore {
         })
         .await?;
         Ok(found)
+    }
+
+    /// Where the events with these identity hashes are stored, however long ago; of several rows of one
+    /// identity the earliest. The server scans one column of the whole table.
+    pub async fn billed_ids(
+        &self,
+        hashes: &[[u8; 16]],
+    ) -> Result<HashMap<[u8; 16], Position>, StoreError> {
+        let mut billed = HashMap::new();
+        if hashes.is_empty() {
+            return Ok(billed);
+        }
+        let hex = |hash: &[u8; 16]| hash.iter().map(|byte| format!("{byte:02X}")).collect();
+        let hashes: Vec<String> = hashes.iter().map(hex).collect();
+        let query = self.query(BILLED_IDS).param("hashes", hashes);
+        self.rows(query, "looking for ids that are billed already", |row| {
+            let hash = row.take_hash()?;
+            let (epoch, partition) = (row.take_u16()?, row.take_u16()?);
+            let position = Position { epoch, partition, offset: row.take_u64()? };
+            let place = |position: &Position| (position.epoch, position.offset);
+            let known = billed.entry(hash).or_insert(position);
+            if place(&position) < place(known) {
+                *known = position;
+            }
+            Some(())
+        })
+        .await?;
+        Ok(billed)
     }
 }
 

@@ -101,7 +101,7 @@ impl UsageStore {
             .client
             .insert_formatted_with(table.insert.trim_end())
             .with_timeouts(Some(self.config.insert_timeout), Some(self.config.insert_timeout))
-            .with_setting("insert_deduplication_token", token);
+            .with_setting("insert_deduplication_token", format!("{token}{}", self.token_suffix));
         for (name, value) in SETTINGS {
             insert = insert.with_setting(name, value);
         }

@@ -4,6 +4,8 @@ use crate::config::UsageStoreConfig;
 use crate::error::StoreError;
 use clickhouse::query::Query;
 use clickhouse::{Client, Compression};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A ClickHouse database with our schema. Cheap to clone; connections are opened when needed.
@@ -11,6 +13,8 @@ use std::time::Duration;
 pub struct UsageStore {
     pub(crate) client: Client,
     pub(crate) config: UsageStoreConfig,
+    /// Ends the token of every insert.
+    pub(crate) token_suffix: Arc<str>,
 }
 
 impl std::fmt::Debug for UsageStore {
@@ -35,7 +39,18 @@ impl UsageStore {
             .with_setting("read_overflow_mode", "throw")
             .with_setting("result_overflow_mode", "throw")
             .with_setting("timeout_overflow_mode", "throw");
-        Self { client, config: config.clone() }
+        Self { client, config: config.clone(), token_suffix: "".into() }
+    }
+
+    /// The same store, whose inserts have tokens of their own.
+    ///
+    /// The server remembers the tokens of 10,000 inserts, also of those whose rows were deleted since: the
+    /// same rows under the same token are confirmed and stay missing. Copies of rows that are there are
+    /// absorbed by their positions.
+    #[must_use]
+    pub fn restoring(&self) -> Self {
+        let random = RandomState::new().build_hasher().finish();
+        Self { token_suffix: format!("/restored {random:016x}").into(), ..self.clone() }
     }
 
     /// Asks the server for an answer.

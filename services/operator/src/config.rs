@@ -94,7 +94,7 @@ pub struct ReconcileArgs {
     /// How long event ids are remembered by the consumer
     #[arg(long, env = "TALLYMARK_DEDUP_HORIZON", default_value = "35d", value_parser = parse_duration)]
     pub dedup_horizon: Duration,
-    /// Most memory for the records of one partition, in bytes; 41 for each, and 64 for each conflict and dead letter
+    /// Most memory for the records of one partition, in bytes; 42 for each, and 64 for each conflict and dead letter
     #[arg(long, default_value_t = 1024 * 1024 * 1024)]
     pub memory: u64,
     /// Most examples of each kind of finding
@@ -156,7 +156,7 @@ pub enum DeadLettersCommand {
     List(ListArgs),
     /// Show one parked record with its bytes
     Show(ShowArgs),
-    /// Publish parked records that are events by this version's rules; each is billed once, however often it is sent
+    /// Publish parked records that are events by this version's rules and are not billed yet
     Retry(RetryArgs),
 }
 

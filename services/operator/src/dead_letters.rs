@@ -43,12 +43,12 @@ pub enum RetryError {
     #[error("the store cannot be read")]
     Store(#[from] StoreError),
     #[error(
-        "the log did not confirm the records; try again: each is billed once, however often it is sent"
+        "the log did not confirm the records; try again: the consumer drops the second copy of what it has read within the dedup horizon, and what is billed already is not sent"
     )]
     Publish(#[from] PublishError),
 }
 
-/// Publishes what is an event by now; `producer` is `None` for a dry run. `each` is told of every record.
+/// Publishes what is an event by now and is not billed yet; `producer` is `None` for a dry run. `each` is told of every record.
 pub async fn retry(
     store: &UsageStore,
     source: &Source,
@@ -66,9 +66,19 @@ pub async fn retry(
                 Err(refused) => each(name, &Retried::Refused(refused)),
             }
         }
+        // The consumer would know an earlier copy only as long as its dedup horizon.
+        let hashes: Vec<_> = ready.iter().map(|(_, ready)| ready.identity.0).collect();
+        let billed = store.billed_ids(&hashes).await?;
+        ready.retain(|(name, ready)| match billed.get(&ready.identity.0) {
+            Some(position) => {
+                each(name, &Retried::Refused(Refused::billed(*position)));
+                false
+            }
+            None => true,
+        });
         if let Some(producer) = producer {
             let mut batch = RecordBatch::default();
-            for (_, Ready { partition, key, value }) in &ready {
+            for (_, Ready { partition, key, value, .. }) in &ready {
                 batch.push(
                     |out| out.extend_from_slice(key),
                     |_| *partition,

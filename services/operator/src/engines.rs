@@ -89,6 +89,9 @@ pub fn open_for_publishing(args: &EngineArgs) -> anyhow::Result<PublishingEngine
             epoch: args.topic_epoch,
             partition_count: kafka.partitions,
         };
+        // With another number of partitions than the topic's, records would go where no copy of them is
+        // looked for; only the reader asks the brokers.
+        KafkaReader::connect(&kafka)?;
         let producer = Arc::new(KafkaProducer::connect(&kafka)?);
         let store = UsageStore::connect(&args.store.config());
         return Ok(PublishingEngines { producer, store, source, engine: None });

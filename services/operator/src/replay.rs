@@ -16,12 +16,12 @@ use event_log::{EventLogReader, FetchedRecord, LogError, Offset, PartitionId, Wa
 use first_copies::{Copy, Decision, FirstCopies, LateCopies};
 use metering::IdentityHash;
 use range::{ReplayEnd, ReplayStart};
-use segments::{Comparison, Counts, Segment, segments};
+use segments::{Comparison, Counts, Segment, segments, widened};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
-use usage_store::conservation::{FirstCopy, LogRange};
+use usage_store::conservation::{AuditRange, FirstCopy, LogRange};
 use usage_store::{Position, StoreError, UsageStore};
 
 /// What to replay.
@@ -43,7 +43,7 @@ pub enum ReplayError {
     #[error("{0}")]
     Range(String),
     #[error(
-        "offsets {first} to {last} of partition {partition}: the audit says that {audit} events of them were stored, and by what the log and the store still hold it would be {found}; \
+        "offsets {first} to {last} of partition {partition}: the audit says that {audit} events of them were stored, and by what the log and the store still hold it would be at least {found}; \
          an earlier copy of some is in neither, so they would be billed twice. Nothing of this range was stored. Restore the older events of the store first, then replay again"
     )]
     StoresMore { partition: PartitionId, first: Offset, last: Offset, audit: u64, found: u64 },
@@ -79,15 +79,13 @@ pub async fn replay(
     engines.store.check().await?;
     let ranges = block_in_place(|| ranges(engines.reader.as_mut(), request))?;
     let mut replayed = Vec::with_capacity(ranges.len());
-    for (partition, offsets) in ranges {
+    for (partition, part) in ranges {
+        let (offsets, audit) = whole(engines, partition, part, now).await?;
         let first_copies = history(engines, request, partition, &offsets).await?;
-        let range = LogRange { epoch: engines.source.epoch, partition, offsets: offsets.clone() };
-        let ever = DateTime::UNIX_EPOCH..now + chrono::TimeDelta::days(3650);
-        let audit = engines.store.audit_ranges(&engines.source.topic, &range, ever).await?;
         let tenure = Tenure { partition, generation: 1 };
         let mut work = Work {
             source: &engines.source,
-            store: &engines.store,
+            store: engines.store.restoring(),
             request,
             tenure,
             first_copies,
@@ -108,11 +106,39 @@ pub async fn replay(
     Ok(replayed)
 }
 
+/// What was asked for of a partition.
+struct Part {
+    offsets: Range<Offset>,
+    /// What the log has and the consumer has decided.
+    bounds: Range<Offset>,
+}
+
+/// The part with the rest of the audit's ranges that it cuts, and what the audit says of them.
+async fn whole(
+    engines: &Engines,
+    partition: PartitionId,
+    part: Part,
+    now: DateTime<Utc>,
+) -> Result<(Range<Offset>, Vec<AuditRange>), ReplayError> {
+    let Part { mut offsets, bounds } = part;
+    let ever = DateTime::UNIX_EPOCH..now + chrono::TimeDelta::days(3650);
+    let Engines { store, source, .. } = engines;
+    loop {
+        let range = LogRange { epoch: source.epoch, partition, offsets: offsets.clone() };
+        let audit = store.audit_ranges(&source.topic, &range, ever.clone()).await?;
+        let wide = widened(&offsets, &audit, &bounds);
+        if offsets.is_empty() || wide == offsets {
+            return Ok((offsets, audit));
+        }
+        offsets = wide;
+    }
+}
+
 /// The offsets of each partition that is concerned.
 fn ranges(
     reader: &mut dyn EventLogReader,
     request: &Request,
-) -> Result<Vec<(PartitionId, Range<Offset>)>, ReplayError> {
+) -> Result<Vec<(PartitionId, Part)>, ReplayError> {
     let partitions = match request.from {
         ReplayStart::At { partition, .. } if partition >= reader.partition_count() => {
             return Err(ReplayError::Range(format!(
@@ -136,7 +162,7 @@ fn range_of(
     reader: &mut dyn EventLogReader,
     request: &Request,
     partition: PartitionId,
-) -> Result<Range<Offset>, ReplayError> {
+) -> Result<Part, ReplayError> {
     let Watermarks { low, high } = reader.watermarks(partition)?;
     let start = match request.from {
         ReplayStart::Earliest => low,
@@ -155,7 +181,7 @@ fn range_of(
         Some(ReplayEnd::Offset(offset)) => offset.min(decided),
         Some(ReplayEnd::Time(at)) => reader.offset_for_time(partition, at)?.min(decided),
     };
-    Ok(start..end.max(start))
+    Ok(Part { offsets: start..end.max(start), bounds: low..decided })
 }
 
 /// The first copies before the range: of the store, over all its time, and of the log before the range,
@@ -219,7 +245,8 @@ struct Decided {
 /// One partition that is being replayed.
 struct Work<'a> {
     source: &'a Source,
-    store: &'a UsageStore,
+    /// Its inserts are never taken for retries of others: what those stored may be deleted since.
+    store: UsageStore,
     request: &'a Request,
     tenure: Tenure,
     first_copies: FirstCopies,
@@ -229,7 +256,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// Decides the records of a segment, and stores them once they are known to agree with the audit.
-    /// Memory: a segment of the audit was one batch of the consumer.
+    /// Memory: no more events than the audit has of the segment, and the batch in which there are more.
     async fn segment(
         &mut self,
         reader: &mut dyn EventLogReader,
@@ -290,6 +317,10 @@ impl Work<'_> {
                 decided = record.offset + 1;
                 if batch.is_full() {
                     self.sealed(&mut batch, segment, &mut done).await;
+                    if segment.compare(&done.counts) == Comparison::StoresMore {
+                        // It is refused whatever follows, and is not to be held meanwhile.
+                        return Ok(done);
+                    }
                 }
             }
             if self.first_copies.bytes() > self.request.memory {
@@ -366,7 +397,7 @@ impl Work<'_> {
 
     async fn store(&self, batch: &SealedBatch) {
         if !self.request.dry_run {
-            insert(self.store, batch, &CancellationToken::new()).await;
+            insert(&self.store, batch, &CancellationToken::new()).await;
         }
     }
 }

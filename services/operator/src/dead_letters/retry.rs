@@ -2,8 +2,10 @@
 
 use event_consumer::decode::Source;
 use event_log::wire;
-use metering::identity::partition_of;
+use metering::IdentityHash;
+use metering::identity::{identity_hash, partition_of};
 use std::fmt;
+use usage_store::Position;
 use usage_store::dead_letters::{DeadLetter, DeadLetterBytes};
 
 /// A record to publish: its value as it is, under the key and in the partition of its event.
@@ -12,6 +14,7 @@ pub struct Ready {
     pub partition: u16,
     pub key: Vec<u8>,
     pub value: Vec<u8>,
+    pub identity: IdentityHash,
 }
 
 /// Why a record is not published; one sentence that says what can be done.
@@ -21,6 +24,16 @@ pub struct Refused(String);
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl Refused {
+    /// An event with its id is stored from `position`.
+    pub fn billed(position: Position) -> Self {
+        let Position { epoch, partition, offset } = position;
+        Self(format!(
+            "an event with its id is billed already, from epoch {epoch}, partition {partition}, offset {offset}; if it is a new event, the producer has to send it under an id of its own"
+        ))
     }
 }
 
@@ -65,7 +78,8 @@ pub fn judge(
     let mut key = Vec::with_capacity(128);
     event.write_identity_key(&mut key);
     let partition = partition_of(&key, source.partition_count);
-    Ok(Ready { partition, key, value })
+    let identity = identity_hash(&key);
+    Ok(Ready { partition, key, value, identity })
 }
 
 #[cfg(test)]
@@ -73,7 +87,6 @@ mod tests {
     use super::*;
     use chrono::DateTime;
     use metering::UsageEvent;
-    use usage_store::Position;
 
     fn source() -> Source {
         Source { topic: "usage.events".to_owned(), epoch: 1, partition_count: 12 }
@@ -108,6 +121,7 @@ mod tests {
         assert_eq!(ready.value, event(1));
         assert_eq!(ready.key, b"8:org_demo,0:,11:txn-0000001,");
         assert_eq!(ready.partition, partition_of(&ready.key, 12));
+        assert_eq!(ready.identity, identity_hash(&ready.key));
     }
 
     #[test]

@@ -31,6 +31,20 @@ pub enum Comparison {
     StoresLess,
 }
 
+/// `offsets` and the rest of the ranges that overlap them, as far as it is within `bounds`: only of a whole
+/// range the audit says what it should become.
+pub fn widened(
+    offsets: &Range<Offset>,
+    ranges: &[AuditRange],
+    bounds: &Range<Offset>,
+) -> Range<Offset> {
+    let overlap = |range: &&AuditRange| range.first < offsets.end && offsets.start <= range.last;
+    ranges.iter().filter(overlap).fold(offsets.clone(), |wide, range| {
+        wide.start.min(range.first.max(bounds.start))
+            ..wide.end.max((range.last + 1).min(bounds.end))
+    })
+}
+
 /// Cuts `offsets` at the bounds of `ranges`, which are in the order of their first offsets.
 pub fn segments(offsets: Range<Offset>, ranges: &[AuditRange]) -> Vec<Segment> {
     let (mut next, end) = (offsets.start, offsets.end);
@@ -103,6 +117,16 @@ mod tests {
             ]
         );
         assert_eq!(segments(5..5, &ranges), []);
+    }
+
+    #[test]
+    fn ranges_are_taken_whole_within_the_bounds() {
+        let ranges = [range(0, 9, 10), range(10, 19, 10), range(15, 29, 15), range(40, 49, 10)];
+        assert_eq!(widened(&(12..13), &ranges, &(0..60)), 10..20);
+        assert_eq!(widened(&(10..20), &ranges, &(0..60)), 10..30, "until nothing more overlaps");
+        assert_eq!(widened(&(12..45), &ranges, &(11..47)), 11..47);
+        assert_eq!(widened(&(30..40), &ranges, &(0..60)), 30..40);
+        assert_eq!(widened(&(29..41), &ranges, &(0..60)), 15..50);
     }
 
     #[test]

@@ -57,7 +57,7 @@ fn dead_letters_are_listed_shown_and_retried_once() {
         let by_reason = || Selection::Reason("wrong_partition".to_owned());
         let dry = retried(&mut bench, by_reason(), false);
         assert_eq!(dry, [(named.clone(), Retried::Ready { partition })]);
-        // Twice, and it is billed once.
+        // Twice, before it is billed, and it is billed once.
         for _ in 0..2 {
             let done = retried(&mut bench, by_reason(), true);
             assert_eq!(done, [(named.clone(), Retried::Published { partition })]);
@@ -67,6 +67,13 @@ fn dead_letters_are_listed_shown_and_retried_once() {
         assert_eq!(bench.bill().len(), 2);
         let report = bench.reconcile();
         assert_eq!(failed(&report), [] as [&str; 0]);
+        // However long ago it was billed: the consumer is not asked, whose memory has an end.
+        for publish in [true, false] {
+            let again = retried(&mut bench, by_reason(), publish);
+            let Retried::Refused(reason) = &again[0].1 else { panic!("{again:?}") };
+            let billed = format!("billed already, from epoch 1, partition {partition}, offset ");
+            assert!(reason.to_string().contains(&billed), "{reason}");
+        }
 
         let others: Vec<_> =
             all.iter().filter(|letter| letter.reason != "wrong_partition").map(name).collect();
