@@ -14,6 +14,8 @@ const STORED_OFFSETS: &str = include_str!("../queries/select_stored_offsets.sql"
 const STORED_CONFLICTS: &str = include_str!("../queries/select_stored_conflicts.sql");
 const PARKED_OFFSETS: &str = include_str!("../queries/select_parked_offsets.sql");
 const AUDIT_RANGES: &str = include_str!("../queries/select_audit_ranges.sql");
+const AUDIT_GAPS: &str = include_str!("../queries/select_audit_gaps.sql");
+const AUDIT_EPOCHS: &str = include_str!("../queries/select_audit_epochs.sql");
 const FIRST_COPIES: &str = include_str!("../queries/select_first_copies.sql");
 const REUSED_IDS: &str = include_str!("../queries/select_reused_ids.sql");
 const EVENT_AT: &str = include_str!("../queries/select_event_at.sql");
@@ -248,6 +250,54 @@ impl UsageStore {
         Ok(ranges)
     }
 
+    /// The offsets before `end` of which no range of the audit speaks, and whose records may have been
+    /// decided within `decided`. With the last offset there is as the `end`, what is behind the last range
+    /// is no gap.
+    pub async fn audit_gaps(
+        &self,
+        topic: &str,
+        (epoch, partition): (u16, u16),
+        end: u64,
+        decided: Range<DateTime<Utc>>,
+    ) -> Result<Vec<Range<u64>>, StoreError> {
+        let query = self
+            .query(AUDIT_GAPS)
+            .param("topic", topic)
+            .param("epoch", epoch)
+            .param("partition", partition)
+            .param("end", end)
+            .param("since", decided.start.timestamp_millis())
+            .param("until", decided.end.timestamp_millis());
+        let mut gaps = Vec::new();
+        self.rows(query, "looking for gaps of the audit", |row| {
+            gaps.push(row.take_u64()?..row.take_u64()?);
+            Some(())
+        })
+        .await?;
+        Ok(gaps)
+    }
+
+    /// The lives of the topic before `epoch` that the audit of `partition` speaks of, in order.
+    pub async fn audit_epochs(
+        &self,
+        topic: &str,
+        partition: u16,
+        epoch: u16,
+    ) -> Result<Vec<u16>, StoreError> {
+        let query = self
+            .query(AUDIT_EPOCHS)
+            .param("topic", topic)
+            .param("partition", partition)
+            .param("epoch", epoch);
+        let mut epochs = Vec::new();
+        self.rows(query, "reading the audit's epochs", |row| {
+            epochs.push(row.take_u16()?);
+            Some(())
+        })
+        .await?;
+        Ok(epochs)
+    }
+
     /// Calls `each` for every stored event of `partition` whose record stands before `end` in the life
     /// `epoch` of the topic, or in an earlier one. In no order, and copies of a row come repeatedly.
     pub async fn first_copies(
@@ -277,7 +327,7 @@ impl UsageStore {
 
     /// Calls `each` for the billable rows of identities that have several, one of which was accepted in
     /// `period`; the rows of an identity follow each other, the earliest in the log first. One of
-    /// `buckets` slices of all identities: of 500,000 events a slice, the server needs about 200 MB.
+    /// `buckets` slices of all identities, each of which scans the hashes of the whole table.
     pub async fn reused_ids(
         &self,
         period: &Period,
@@ -286,6 +336,8 @@ impl UsageStore {
     ) -> Result<u64, StoreError> {
         let query = self
             .query(REUSED_IDS)
+            // Groups go to the server's disk beyond it; the set of the period's ids stays in memory.
+            .with_setting("max_bytes_before_external_group_by", "268435456")
             .param("buckets", buckets)
             .param("bucket", bucket)
             .param("from", period.from.timestamp_millis())

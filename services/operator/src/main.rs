@@ -59,10 +59,15 @@ async fn run_reconcile(args: ReconcileArgs) -> anyhow::Result<ExitCode> {
     if args.json.as_deref() != Some(Path::new("-")) {
         print(&reconcile_text(&report))?;
     }
-    if let Some(target) = &args.json {
-        write_json(target, &report)?;
+    let written = args.json.as_deref().map_or(Ok(()), |target| write_json(target, &report));
+    if !report.passed {
+        if let Err(error) = written {
+            tracing::error!("the report cannot be written: {}", chain(&error));
+        }
+        return Ok(ExitCode::from(WRONG));
     }
-    Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::from(WRONG) })
+    written?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn run_replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {

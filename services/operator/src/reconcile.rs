@@ -16,11 +16,12 @@ use crate::engines::Engines;
 use audit::Records;
 use chrono::{DateTime, Utc};
 use event_log::{EventLogReader, FetchedRecord, LogError, Offset};
-use findings::{Check, Findings, Found, Identity};
+use findings::{Check, Findings, Identity};
 use partition::{Far, PartitionCheck, Results, Scope, Unreadable};
 use plan::Plan;
 use report::{PartitionReport, Report};
 use reused::ReusedIds;
+use service_kit::lifecycle::chain;
 use std::ops::Range;
 use std::time::Duration;
 use table::Table;
@@ -28,8 +29,9 @@ use tokio::task::block_in_place;
 use usage_store::conservation::{LogRange, Period, StoredSpan};
 use usage_store::{Position, StoreError};
 
-/// Events of one slice of the search for ids that were used again.
-const REUSED_SLICE_ROWS: u64 = 500_000;
+/// Events of one slice of the search for ids that were used again. More need more of the server's memory, and
+/// fewer scan the hashes of its table more often.
+const REUSED_SLICE_ROWS: u64 = 2_000_000;
 /// Most records that are read one by one because they stand outside of the period's part of the log.
 const FAR_MAX: usize = 10_000;
 
@@ -72,6 +74,16 @@ pub async fn reconcile(
     request: &Request,
     now: DateTime<Utc>,
 ) -> Result<Report, NotChecked> {
+    reconcile_watched(engines, request, now, &|| ()).await
+}
+
+/// The same; `moved_on` is called after each partition, and after each slice of the search for used ids.
+pub async fn reconcile_watched(
+    engines: &mut Engines,
+    request: &Request,
+    now: DateTime<Utc>,
+    moved_on: &(dyn Fn() + Sync),
+) -> Result<Report, NotChecked> {
     let plans = plan::plan(engines, request, now)?;
     let period = Period {
         from: request.period.start,
@@ -92,8 +104,15 @@ pub async fn reconcile(
         let gone =
             gone::check(engines, request, plan, &spans, without_log, &mut results.findings).await?;
         partitions.push(PartitionReport::new(plan, gone));
+        moved_on();
     }
-    let reused = reused_ids(engines, request, &period, &spans, &mut results.findings).await?;
+    let mut reused = ReusedIds::new(request.horizon, request.examples);
+    let buckets = reused_buckets(&spans);
+    for bucket in 0..buckets {
+        let row = |row| reused.row(row, &mut results.findings);
+        engines.store.reused_ids(&period, (bucket, buckets), row).await?;
+        moved_on();
+    }
     let unequal: Vec<_> = results
         .table
         .iter()
@@ -111,8 +130,8 @@ pub async fn reconcile(
             format!("the hashes of the hour {} differ between log and bill", hour.to_rfc3339());
         results.findings.add_event(Check::ContentUnchanged, nowhere, Some(identity), detail);
     }
-    name_examples(engines, &mut results.findings).await?;
-    Ok(Report::new(request, now, results, partitions, reused))
+    name_examples(engines, &mut results.findings).await;
+    Ok(Report::new(request, now, results, partitions, reused.beyond_horizon()))
 }
 
 /// Rows of partitions that the topic does not have.
@@ -148,7 +167,7 @@ async fn compare(
         fixed: scope.bytes(),
     };
     budget.check(0)?;
-    let mut check = PartitionCheck::new(&scope, results);
+    let mut check = PartitionCheck::new(&scope, results, request.memory - budget.fixed);
     read_rows(engines, &scope, &mut check).await?;
     budget.check(check.bytes_aside())?;
     read_records(engines.reader.as_mut(), &scope, &mut check, &budget)?;
@@ -170,7 +189,7 @@ async fn compare(
         for_each_record(engines.reader.as_mut(), &scope, |record| check.missing_record(record))?;
     }
     read_far(engines.reader.as_mut(), &scope, &mut check)?;
-    let without_log = check.without_log().iter().copied().collect();
+    let without_log = check.take_without_log();
     let records = check.finish();
     check_audit(engines, &records, now_and_ever(), &mut results.findings).await?;
     Ok(without_log)
@@ -288,44 +307,48 @@ impl Budget {
     }
 }
 
-async fn reused_ids(
-    engines: &mut Engines,
-    request: &Request,
-    period: &Period,
-    spans: &[StoredSpan],
-    findings: &mut Findings,
-) -> Result<Found, NotChecked> {
+/// Slices of the search for ids that were used again.
+fn reused_buckets(spans: &[StoredSpan]) -> u16 {
     let rows: u64 = spans.iter().map(|span| span.rows).sum();
-    let buckets = u16::try_from(rows.div_ceil(REUSED_SLICE_ROWS)).unwrap_or(u16::MAX).max(1);
-    let mut reused = ReusedIds::new(request.horizon, request.examples);
-    for bucket in 0..buckets {
-        let row = |row| reused.row(row, findings);
-        engines.store.reused_ids(period, (bucket, buckets), row).await?;
-    }
-    Ok(reused.beyond_horizon())
+    u16::try_from(rows.div_ceil(REUSED_SLICE_ROWS)).unwrap_or(u16::MAX).max(1)
 }
 
-/// Finds out whose events the examples are: from the log, and if it does not have them, from the store.
-async fn name_examples(engines: &mut Engines, findings: &mut Findings) -> Result<(), NotChecked> {
-    let Engines { reader, store, source, .. } = engines;
+/// Finds out whose events the examples are. What cannot be found out stays open: a failure that was proved
+/// is one, whether its examples have names or not.
+async fn name_examples(engines: &mut Engines, findings: &mut Findings) {
     for example in findings.examples_mut().filter(|example| example.identity.is_none()) {
-        let Position { epoch, partition, offset } = example.position;
-        let mut identity = None;
-        if epoch == source.epoch && partition < source.partition_count {
-            identity = block_in_place(|| identity_at(reader.as_mut(), partition, offset))?;
+        match identity_of(engines, example.position).await {
+            Ok(identity) => example.identity = identity,
+            Err(error) => {
+                tracing::warn!(
+                    error = chain(&error),
+                    "whose event an example is cannot be found out"
+                );
+                return;
+            }
         }
-        if identity.is_none() {
-            identity = store.event_at(example.position).await?.map(
-                |(organization_id, transaction_scope, transaction_id)| Identity {
-                    organization_id,
-                    transaction_scope,
-                    transaction_id,
-                },
-            );
-        }
-        example.identity = identity;
     }
-    Ok(())
+}
+
+/// From the log, and if it does not have the event, from the store.
+async fn identity_of(
+    engines: &mut Engines,
+    position: Position,
+) -> Result<Option<Identity>, NotChecked> {
+    let Engines { reader, store, source } = engines;
+    let Position { epoch, partition, offset } = position;
+    if epoch == source.epoch && partition < source.partition_count {
+        let found = block_in_place(|| identity_at(reader.as_mut(), partition, offset))?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    let found = store.event_at(position).await?;
+    Ok(found.map(|(organization_id, transaction_scope, transaction_id)| Identity {
+        organization_id,
+        transaction_scope,
+        transaction_id,
+    }))
 }
 
 fn identity_at(

@@ -4,7 +4,7 @@ use crate::config::ReconcileArgs;
 use crate::engines::{self, Engines};
 use crate::metrics::{self, Outcome};
 use crate::reconcile::report::Report;
-use crate::reconcile::{Request, reconcile};
+use crate::reconcile::{Request, reconcile_watched};
 use crate::{output, reconcile as reconciling};
 use anyhow::Context as _;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -13,15 +13,18 @@ use service_kit::clock::{Clock, SystemClock};
 use service_kit::http_server::{self, HttpLimits};
 use service_kit::lifecycle::{Lifecycle, chain};
 use service_kit::listen::bind;
+use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Longest wait for a run that is under way when the process is to end: it changes nothing.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
-/// Intervals without the end of a run after which the process counts as stuck.
+/// Intervals in which no run has ended or moved on after which the process counts as stuck.
 const STUCK_INTERVALS: u32 = 3;
+/// The least time that a run may take for one step, such as a partition of many records.
+const STEP_MAX: Duration = Duration::from_secs(30 * 60);
 
 /// What to prove of a period.
 pub fn request(args: &ReconcileArgs, period: std::ops::Range<DateTime<Utc>>) -> Request {
@@ -68,7 +71,7 @@ async fn repeat(
     loop {
         let begun = Instant::now();
         tokio::select! {
-            ended = run(args, SystemClock.now()) => health.ended(ended),
+            ended = run(args, SystemClock.now(), health) => health.ended(ended),
             () = shutdown.cancelled() => return,
         }
         tokio::select! {
@@ -79,9 +82,9 @@ async fn repeat(
 }
 
 /// One run; `Err` with the reason when it did not pass.
-async fn run(args: &ReconcileArgs, now: DateTime<Utc>) -> Result<(), String> {
+async fn run(args: &ReconcileArgs, now: DateTime<Utc>, health: &Health) -> Result<(), String> {
     let outcome = match engines::open(&args.engines).await {
-        Ok(mut engines) => prove(args, &mut engines, now).await,
+        Ok(mut engines) => prove(args, &mut engines, now, health).await,
         Err(error) => Err(chain(error.as_ref())),
     };
     let report = match outcome {
@@ -131,15 +134,24 @@ async fn prove(
     args: &ReconcileArgs,
     engines: &mut Engines,
     now: DateTime<Utc>,
+    health: &Health,
 ) -> Result<Report, String> {
     let period = last_period(now, args.settle, args.period);
-    let report = reconcile(engines, &request(args, period), now).await;
+    let moved_on = || health.moved_on();
+    let report = reconcile_watched(engines, &request(args, period), now, &moved_on).await;
     let report = report.map_err(|error: reconciling::NotChecked| chain(&error))?;
     if let Some(target) = &args.json {
-        output::write_json(target, &report)
-            .map_err(|error| format!("cannot write {}: {error}", target.display()))?;
+        write_report(target, &report);
     }
     Ok(report)
+}
+
+/// Keeps the report as a file. What was proved holds also when the file cannot be written.
+fn write_report(target: &Path, report: &Report) {
+    if let Err(error) = output::write_json(target, report) {
+        let (file, error) = (target.display().to_string(), chain(&error));
+        tracing::error!(file, error, "the report cannot be written");
+    }
 }
 
 /// The settled period that ends last, at a full minute.
@@ -166,17 +178,33 @@ fn difference(report: &Report) -> i64 {
 #[derive(Clone, Debug)]
 struct Health {
     every: Duration,
-    last: Arc<Mutex<(Instant, Result<(), String>)>>,
+    last: Arc<Mutex<Last>>,
+}
+
+#[derive(Debug)]
+struct Last {
+    moved_on: Instant,
+    outcome: Result<(), String>,
 }
 
 impl Health {
     fn new(every: Duration) -> Self {
-        let none = (Instant::now(), Err("no run has ended yet".to_owned()));
-        Self { every, last: Arc::new(Mutex::new(none)) }
+        let outcome = Err("no run has ended yet".to_owned());
+        let last = Last { moved_on: Instant::now(), outcome };
+        Self { every, last: Arc::new(Mutex::new(last)) }
+    }
+
+    fn last(&self) -> MutexGuard<'_, Last> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A run is under way: a long one is none that is stuck.
+    fn moved_on(&self) {
+        self.last().moved_on = Instant::now();
     }
 
     fn ended(&self, outcome: Result<(), String>) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), outcome);
+        *self.last() = Last { moved_on: Instant::now(), outcome };
     }
 
     fn probes(&self) -> ProbeSet {
@@ -185,16 +213,20 @@ impl Health {
     }
 
     fn live(&self) -> Result<(), String> {
-        let since = self.last.lock().unwrap_or_else(PoisonError::into_inner).0;
-        if since.elapsed() <= self.every * STUCK_INTERVALS {
+        let silent = self.last().moved_on.elapsed();
+        if silent <= stuck_after(self.every) {
             return Ok(());
         }
-        Err(format!("no run has ended for {STUCK_INTERVALS} intervals"))
+        Err(format!("no run has ended or moved on for {} s", silent.as_secs()))
     }
 
     fn ready(&self) -> Result<(), String> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+        self.last().outcome.clone()
     }
+}
+
+fn stuck_after(every: Duration) -> Duration {
+    every.saturating_mul(STUCK_INTERVALS).max(STEP_MAX)
 }
 
 #[cfg(test)]
@@ -217,5 +249,13 @@ mod tests {
         assert!(health.live().is_ok() && health.ready().is_ok());
         health.ended(Err("it failed".to_owned()));
         assert_eq!(health.ready(), Err("it failed".to_owned()));
+        health.moved_on();
+        assert_eq!(health.ready(), Err("it failed".to_owned()), "the next run has not ended");
+    }
+
+    #[test]
+    fn a_run_may_take_longer_than_its_interval() {
+        assert_eq!(stuck_after(Duration::from_secs(60)), Duration::from_secs(1800));
+        assert_eq!(stuck_after(Duration::from_secs(3600)), Duration::from_secs(3 * 3600));
     }
 }

@@ -1,14 +1,18 @@
 //! What retention has deleted from the log: there the audit and the store have only each other.
 
 use super::audit::{Became, Records};
-use super::findings::Findings;
+use super::findings::{Check, Findings};
 use super::plan::Plan;
 use super::{NotChecked, Request, check_audit};
 use crate::engines::Engines;
 use chrono::{DateTime, TimeDelta, Utc};
 use event_log::Offset;
 use std::ops::Range;
+use usage_store::Position;
 use usage_store::conservation::{LogRange, StoredSpan};
+
+/// How long after their acceptance a consumer that was behind may have decided records that are gone.
+const BEHIND_MAX: TimeDelta = TimeDelta::days(7);
 
 /// A range that was only checked against the audit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,27 +31,29 @@ pub async fn check(
     without_log: Vec<(u16, Offset)>,
     findings: &mut Findings,
 ) -> Result<Vec<Gone>, NotChecked> {
-    let mut epochs: Vec<u16> = spans
-        .iter()
-        .filter(|span| span.partition == plan.partition && span.epoch < engines.source.epoch)
-        .map(|span| span.epoch)
-        .collect();
+    let (topic, partition) = (&engines.source.topic, plan.partition);
+    let mut epochs = engines.store.audit_epochs(topic, partition, engines.source.epoch).await?;
+    let of_rows = spans.iter().filter(|span| span.partition == partition).map(|span| span.epoch);
+    epochs.extend(of_rows.filter(|epoch| *epoch < engines.source.epoch));
     epochs.push(engines.source.epoch);
+    epochs.sort_unstable();
     epochs.dedup();
     let mut gone = Vec::new();
     for epoch in epochs {
         let current = epoch == engines.source.epoch;
         let rows = without_log.iter().filter(|(row, _)| *row == epoch).map(|(_, offset)| *offset);
         let rows: Vec<Offset> = rows.collect();
-        if rows.is_empty() && !(current && plan.log_may_be_gone()) {
+        if current && rows.is_empty() && !plan.log_may_be_gone() {
             continue;
         }
         let end = if current { plan.log.start } else { Offset::MAX };
-        let Some(offsets) = extent(engines, request, (epoch, plan.partition), end, &rows).await?
-        else {
-            continue;
-        };
-        let range = LogRange { epoch, partition: plan.partition, offsets };
+        let place = (epoch, partition);
+        let offsets = extent(engines, request, place, end, &rows).await?;
+        let decided = decided(request);
+        let gaps = engines.store.audit_gaps(&engines.source.topic, place, end, decided).await?;
+        report_gaps(place, &gaps, offsets.as_ref(), findings);
+        let Some(offsets) = offsets else { continue };
+        let range = LogRange { epoch, partition, offsets };
         let records = rows_of(engines, request, &range).await?;
         check_audit(engines, &records, super::now_and_ever(), findings).await?;
         gone.push(Gone { epoch, offsets: range.offsets });
@@ -55,9 +61,39 @@ pub async fn check(
     Ok(gone)
 }
 
+/// Reports the gaps of the audit outside of `extent`, within which they are found with the rows.
+fn report_gaps(
+    (epoch, partition): (u16, u16),
+    gaps: &[Range<Offset>],
+    extent: Option<&Range<Offset>>,
+    findings: &mut Findings,
+) {
+    let extent = extent.cloned().unwrap_or(Offset::MAX..Offset::MAX);
+    for gap in gaps {
+        let outside = [gap.start..gap.end.min(extent.start), gap.start.max(extent.end)..gap.end];
+        for Range { start, end } in outside.into_iter().filter(|part| !part.is_empty()) {
+            let detail = format!(
+                "neither the log nor the audit says anything of offsets {start} to {} ({} of them), which may be of the period",
+                end - 1,
+                end - start
+            );
+            let position = Position { epoch, partition, offset: start };
+            findings.add(Check::AuditComplete, position, detail);
+        }
+    }
+}
+
 fn inserted(request: &Request) -> Range<DateTime<Utc>> {
-    let settle = TimeDelta::from_std(request.settle).unwrap_or(TimeDelta::MAX);
-    request.period.start..request.period.end + settle
+    request.period.start..request.period.end + settle(request)
+}
+
+/// When the consumer may have decided the period's records.
+fn decided(request: &Request) -> Range<DateTime<Utc>> {
+    request.period.start - settle(request)..request.period.end + BEHIND_MAX
+}
+
+fn settle(request: &Request) -> TimeDelta {
+    TimeDelta::from_std(request.settle).unwrap_or(TimeDelta::zero())
 }
 
 /// From the first to the last offset that the rows and the audit have of the period, before `end`.
@@ -102,4 +138,25 @@ async fn rows_of(
     store.stored_conflicts(range, None, |row| mark(row.offset, Became::Conflict)).await?;
     store.parked_offsets(topic, range, |offset| mark(offset, Became::Parked)).await?;
     Ok(Records { epoch, partition, first: offsets.start, became, log_is_gone: true })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_is_reported_once_wherever_it_is() {
+        let reported = |gap: Range<Offset>, extent: Option<Range<Offset>>| {
+            let mut findings = Findings::new(9);
+            report_gaps((1, 2), &[gap], extent.as_ref(), &mut findings);
+            let found = findings.against(Check::AuditComplete).cloned().unwrap_or_default();
+            found.examples.iter().map(|example| example.position.offset).collect::<Vec<_>>()
+        };
+        assert_eq!(reported(5..9, None), [5], "nothing else is known of the period");
+        assert_eq!(reported(5..9, Some(9..20)), [5]);
+        assert_eq!(reported(5..9, Some(2..5)), [5]);
+        assert_eq!(reported(5..9, Some(6..7)), [5, 7]);
+        assert!(reported(5..9, Some(5..9)).is_empty(), "found with the rows");
+        assert_eq!(reported(5..9, Some(7..20)), [5]);
+    }
 }

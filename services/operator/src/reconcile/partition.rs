@@ -17,8 +17,9 @@ use std::ops::Range;
 use usage_store::Position;
 use usage_store::conservation::{FirstCopy, StoredConflict, StoredEvent};
 
-/// Bytes for each record of the range: the row's hash, what became of it, and what it is a copy of.
-const RECORD_BYTES: u64 = 8 + 1 + COPY_BYTES;
+/// Bytes for each record of the range: the row's hash, what became of it, whether it has a row, and what it
+/// is a copy of.
+const RECORD_BYTES: u64 = 8 + 1 + 1 + COPY_BYTES;
 /// Bytes for each record that is kept beside, at most.
 const ASIDE_BYTES: u64 = 64;
 
@@ -88,13 +89,19 @@ pub struct PartitionCheck<'a> {
     copies: Copies,
     far: Vec<Far>,
     /// Rows of the period that the log is too young for.
-    without_log: BTreeSet<(u16, Offset)>,
+    without_log: Vec<(u16, Offset)>,
+    /// How many are kept beside the range, or would be if there was room.
+    aside: u64,
+    /// Bytes that there are for them and for the history.
+    aside_max: u64,
     later_epoch: Option<u16>,
     key: Vec<u8>,
 }
 
 impl<'a> PartitionCheck<'a> {
-    pub fn new(scope: &'a Scope, results: &'a mut Results) -> Self {
+    /// `aside_max` are the bytes that there are beyond [`Scope::bytes`]. When they are used up nothing more is
+    /// kept, and [`Self::bytes_aside`] says how many it would take: then the check is worth nothing.
+    pub fn new(scope: &'a Scope, results: &'a mut Results, aside_max: u64) -> Self {
         let length = usize::try_from(scope.offsets.end - scope.offsets.start)
             .expect("the range was found to fit the memory");
         Self {
@@ -104,7 +111,9 @@ impl<'a> PartitionCheck<'a> {
             parked: BTreeSet::new(),
             copies: Copies::with_capacity(length),
             far: Vec::new(),
-            without_log: BTreeSet::new(),
+            without_log: Vec::new(),
+            aside: 0,
+            aside_max,
             later_epoch: None,
             key: Vec::with_capacity(256),
             scope,
@@ -114,10 +123,13 @@ impl<'a> PartitionCheck<'a> {
 
     /// Bytes of what is kept beside the range.
     pub fn bytes_aside(&self) -> u64 {
-        let sets =
-            self.conflicts.len() + self.parked.len() + self.far.len() + self.without_log.len();
-        let sets = u64::try_from(sets).expect("a length fits 64 bits");
-        sets * ASIDE_BYTES + self.copies.history_bytes()
+        (self.aside * ASIDE_BYTES).saturating_add(self.copies.history_bytes())
+    }
+
+    /// Counts one more that is kept beside. Whether there is room for it.
+    fn room_aside(&mut self) -> bool {
+        self.aside += 1;
+        self.bytes_aside() <= self.aside_max
     }
 
     /// A record or a row of a later life of the topic than the configured one.
@@ -131,8 +143,8 @@ impl<'a> PartitionCheck<'a> {
     }
 
     /// `(epoch, offset)` of rows of the period whose records the log no longer has.
-    pub fn without_log(&self) -> &BTreeSet<(u16, Offset)> {
-        &self.without_log
+    pub fn take_without_log(&mut self) -> Vec<(u16, Offset)> {
+        std::mem::take(&mut self.without_log)
     }
 
     /// Takes a billable row that was accepted within the window.
@@ -155,19 +167,25 @@ impl<'a> PartitionCheck<'a> {
             self.later_epoch = Some(epoch);
         } else if !current || offset < self.scope.log.start {
             self.results.table.at(line).billed_without_log += 1;
-            self.without_log.insert((epoch, offset));
+            if self.room_aside() {
+                self.without_log.push((epoch, offset));
+            }
         } else if offset >= self.scope.log.end {
             self.billed(Some(line), &content);
             self.extra(offset, "the row stands behind the end of the log");
         } else {
             self.billed(Some(line), &content);
-            self.far.push(Far { offset, short: content.short() });
+            if self.room_aside() {
+                self.far.push(Far { offset, short: content.short() });
+            }
         }
     }
 
     /// Takes a row of the refused copies.
     pub fn conflict(&mut self, row: &StoredConflict<'_>) {
-        self.conflicts.insert(row.offset);
+        if self.room_aside() {
+            self.conflicts.insert(row.offset);
+        }
         if let Some(line) = self.results.table.line(&row.organization_id, row.accepted_at) {
             self.results.table.at(line).conflicts += 1;
         }
@@ -175,7 +193,9 @@ impl<'a> PartitionCheck<'a> {
 
     /// Takes the place of a parked record.
     pub fn parked(&mut self, offset: Offset) {
-        self.parked.insert(offset);
+        if self.room_aside() {
+            self.parked.insert(offset);
+        }
     }
 
     /// Takes the next record of the log.
@@ -275,6 +295,9 @@ impl<'a> PartitionCheck<'a> {
 
     /// Takes a stored event of any time.
     pub fn history(&mut self, stored: &FirstCopy) {
+        if self.bytes_aside() > self.aside_max {
+            return;
+        }
         let start = (self.scope.source.epoch, self.scope.offsets.start);
         self.copies.history(stored.hash, (stored.epoch, stored.offset), stored.fingerprint, start);
     }
@@ -304,20 +327,22 @@ impl<'a> PartitionCheck<'a> {
 
     /// Settles the records without rows. Whether some are missing, so that their content is asked for.
     pub fn settle(&mut self) -> bool {
-        let mut settled = Vec::new();
-        let became = &self.became;
-        self.copies.settle(|at| row(became[at]), |at, line, what| settled.push((at, line, what)));
+        let copies = std::mem::replace(&mut self.copies, Copies::with_capacity(0));
+        let rows: Vec<Row> = self.became.iter().map(|became| row(*became)).collect();
         let mut missing = false;
-        for (at, line, what) in settled {
-            let offset = self.offset_of(at);
-            let kept = self.conflicts.remove(&offset);
-            match what {
-                Settled::Missing => self.missing(offset, kept),
-                Settled::Repeat => self.repeat(offset, line, kept),
-                Settled::Conflict => self.changed(offset, kept),
-            }
-            missing |= what == Settled::Missing;
-        }
+        copies.settle(
+            |at| rows[at],
+            |at, line, what| {
+                let offset = self.offset_of(at);
+                let kept = self.conflicts.remove(&offset);
+                match what {
+                    Settled::Missing => self.missing(offset, kept),
+                    Settled::Repeat => self.repeat(offset, line, kept),
+                    Settled::Conflict => self.changed(offset, kept),
+                }
+                missing |= what == Settled::Missing;
+            },
+        );
         missing
     }
 

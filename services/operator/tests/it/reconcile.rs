@@ -239,6 +239,37 @@ fn what_retention_deleted_is_checked_against_the_audit() {
     assert_eq!(failed(&bench.reconcile()), ["audit_agrees"]);
 }
 
+/// The log has expired, and no row or range says that there ever was anything.
+#[test]
+fn a_period_of_which_nothing_is_left_fails() {
+    let bench = sound(Bench::embedded());
+    bench.expire(TimeDelta::days(2));
+    bench.execute("CREATE TABLE audit AS ingest_batches");
+    bench.execute("INSERT INTO audit SELECT * FROM ingest_batches FINAL");
+    for table in ["usage_events", "usage_event_conflicts", "dead_letters", "ingest_batches"] {
+        bench.execute(&format!("TRUNCATE TABLE {table}"));
+    }
+    let report = bench.reconcile();
+    assert_eq!(failed(&report), ["audit_complete"], "{}", text(&report));
+    assert_eq!(report.checks[6].count, 3, "each partition");
+    assert_eq!(report.checks[6].examples[0].offset, 0);
+    // A period that ended before anything of it was decided has lost nothing.
+    let long_ago = now() - TimeDelta::days(30);
+    let older = Request { period: long_ago..long_ago + TimeDelta::hours(1), ..Bench::request() };
+    bench.execute("INSERT INTO ingest_batches SELECT * FROM audit WHERE first_offset = 0");
+    let report = bench.try_reconcile(&older).unwrap();
+    assert!(report.passed, "{}", text(&report));
+    // Of what was decided last nothing is left.
+    bench.execute("TRUNCATE TABLE ingest_batches");
+    bench.execute("INSERT INTO ingest_batches SELECT * REPLACE (0 AS records, 0 AS stored, 0 AS duplicates, 0 AS conflicts, 0 AS dead_letters, inserted_at - INTERVAL 1 DAY AS inserted_at) FROM audit WHERE first_offset = 0");
+    let report = bench.reconcile();
+    assert_eq!(failed(&report), ["audit_complete"], "{}", text(&report));
+    // The loss is accepted.
+    bench.execute("INSERT INTO ingest_batches SELECT * REPLACE (0 AS records, 0 AS stored, 0 AS duplicates, 0 AS conflicts, 0 AS dead_letters) FROM audit WHERE first_offset != 0");
+    let report = bench.reconcile();
+    assert!(report.passed, "{}", text(&report));
+}
+
 #[test]
 fn a_period_that_is_not_settled_is_refused_and_no_failure() {
     let mut bench = Bench::embedded();

@@ -92,7 +92,7 @@ impl World {
             findings: Findings::new(9),
             unreadable: Unreadable::default(),
         };
-        let mut check = PartitionCheck::new(scope, &mut results);
+        let mut check = PartitionCheck::new(scope, &mut results, u64::MAX);
         let mut fetched = FetchedRecords::new(0);
         self.records.iter().for_each(|(offset, value)| fetched.push(*offset, b"", value));
         self.rows.iter().for_each(|(event, epoch, offset)| check.row(&row(event, *epoch, *offset)));
@@ -116,7 +116,7 @@ impl World {
                 fetched.iter().find(|record| record.offset == far.offset).as_ref(),
             );
         }
-        let without_log = check.without_log().clone();
+        let without_log = check.take_without_log().into_iter().collect();
         let records = check.finish();
         (results, records, without_log)
     }
@@ -301,9 +301,33 @@ fn a_record_of_a_later_epoch_is_a_matter_of_configuration() {
         unreadable: Unreadable::default(),
     };
     let scope = scope();
-    let mut check = PartitionCheck::new(&scope, &mut results);
+    let mut check = PartitionCheck::new(&scope, &mut results, u64::MAX);
     let mut value = Vec::new();
     wire::encode(&event("a", 5), 3, &mut value);
     check.record(&FetchedRecord { offset: START, key: b"", value: &value });
     assert_eq!(check.later_epoch(), Some(3));
+}
+
+/// The memory ends where it was said to, whatever the store sends; how much it would take is counted on.
+#[test]
+fn no_more_is_kept_beside_the_range_than_there_is_room_for() {
+    let mut results = Results {
+        table: Table::new(at(0)..at(60)),
+        findings: Findings::new(9),
+        unreadable: Unreadable::default(),
+    };
+    let scope = scope();
+    let mut check = PartitionCheck::new(&scope, &mut results, 2 * ASIDE_BYTES);
+    check.parked(START);
+    check.row(&row(&event("old", 1), 1, 7));
+    assert_eq!(check.bytes_aside(), 2 * ASIDE_BYTES);
+    check.parked(START + 1);
+    check.row(&row(&event("older", 1), 1, 6));
+    let other = event("c", 1);
+    let organization_id = Cow::Borrowed(other.organization_id.as_ref());
+    let conflict =
+        StoredConflict { offset: START + 2, organization_id, accepted_at: other.accepted_at };
+    check.conflict(&conflict);
+    assert_eq!(check.bytes_aside(), 5 * ASIDE_BYTES);
+    assert_eq!((check.parked.len(), check.conflicts.len(), check.without_log.len()), (1, 0, 1));
 }
