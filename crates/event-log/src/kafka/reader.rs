@@ -34,6 +34,11 @@ const SETTINGS: [(&str, &str); 9] = [
 
 /// How long the brokers may send nothing of a range that they have.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// How long the log has to end within a range before that is believed: a leader that was just elected
+/// may know of fewer records than the one that named the range's end.
+const END_GRACE: Duration = Duration::from_secs(10);
+/// How often the brokers are asked meanwhile.
+const END_ASKED_EVERY: Duration = Duration::from_secs(1);
 
 /// Reads the topic from anywhere.
 pub struct KafkaReader {
@@ -72,6 +77,19 @@ impl KafkaReader {
         self.consumer.assign(&list).map_err(failed)?;
         self.position = Some((partition, from));
         Ok(())
+    }
+
+    /// Whether the log still has the end of a range in which no more records are found: then the rest are
+    /// markers of transactions.
+    fn check_end(&mut self, partition: PartitionId, until: Offset) -> Result<(), LogError> {
+        let Watermarks { high, .. } = self.watermarks(partition)?;
+        if high >= until {
+            return Ok(());
+        }
+        self.position = None;
+        Err(transient(format!(
+            "partition {partition} ends at offset {high} and ended at {until} before: a new leader may not know its records yet, or they are lost"
+        )))
     }
 
     fn gap(&mut self, partition: PartitionId, expected: Offset) -> LogError {
@@ -117,6 +135,10 @@ fn take(
     records.push(offset, message.key().unwrap_or_default(), message.payload().unwrap_or_default());
     *next = offset + 1;
     *next == until || records.len() >= POLL_RECORDS_MAX || records.byte_len() >= POLL_BYTES_MAX
+}
+
+fn transient(text: String) -> LogError {
+    LogError::Transient { operation: "reading a range", source: text.into() }
 }
 
 fn known_offset(offset: i64) -> Result<Offset, LogError> {
@@ -187,20 +209,28 @@ impl EventLogReader for KafkaReader {
         if fresh {
             self.seek(partition, from)?;
         }
-        let deadline = Instant::now() + SILENCE_MAX;
+        let mut heard = Instant::now();
+        // Since when the log is said to end at `next`.
+        let mut ended: Option<Instant> = None;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.consumer.poll(left) {
+            let (before, left) = (next, SILENCE_MAX.saturating_sub(heard.elapsed()));
+            let wait = if ended.is_some() { left.min(END_ASKED_EVERY) } else { left };
+            match self.consumer.poll(wait) {
                 Some(Ok(message)) if take(&message, until, &mut records, &mut next) => break,
-                Some(Ok(_)) => {}
-                Some(Err(KafkaError::PartitionEOF(ended))) if ended == i32::from(partition) => {
-                    if fresh {
+                Some(Ok(_)) => {
+                    heard = Instant::now();
+                    ended = ended.filter(|_| next == before);
+                }
+                Some(Err(KafkaError::PartitionEOF(end))) if end == i32::from(partition) => {
+                    if !fresh {
+                        // It may be the end that the log had when an earlier range was read.
+                        self.seek(partition, next)?;
+                        fresh = true;
+                    } else if ended.get_or_insert_with(Instant::now).elapsed() >= END_GRACE {
+                        self.check_end(partition, until)?;
                         next = until;
                         break;
                     }
-                    // It may be the end that the log had when an earlier range was read.
-                    self.seek(partition, next)?;
-                    fresh = true;
                 }
                 Some(Err(error)) => match error.rdkafka_error_code() {
                     Some(
@@ -214,11 +244,11 @@ impl EventLogReader for KafkaReader {
                     },
                 },
                 None if left.is_zero() => {
-                    return Err(LogError::Transient {
-                        operation: "reading a range",
-                        source: format!("no record of partition {partition} from offset {next} on within {SILENCE_MAX:?}").into(),
-                    });
+                    return Err(transient(format!(
+                        "no record of partition {partition} from offset {next} on within {SILENCE_MAX:?}"
+                    )));
                 }
+                None if ended.is_some() => self.seek(partition, next)?,
                 None => {}
             }
         }

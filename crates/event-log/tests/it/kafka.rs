@@ -4,8 +4,8 @@ use crate::support::{
     PATIENCE, Reader, Rig, batch, block_on, kafka_config, numbers, publish, shared_kafka,
     sorted_numbers,
 };
-use event_log::kafka::{KafkaConfig, KafkaConsumer, KafkaProducer, ensure_topic};
-use event_log::{EventLogProducer, LogError, Offset, PartitionId, Polled};
+use event_log::kafka::{KafkaConfig, KafkaConsumer, KafkaProducer, KafkaReader, ensure_topic};
+use event_log::{EventLogProducer, EventLogReader, LogError, Offset, PartitionId, Polled};
 use local_engines::kafka::{Kafka, KafkaOptions};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -300,6 +300,27 @@ fn aborted_transactions_never_happened_and_their_markers_are_skipped() {
     let mut second = reader(&config);
     second.assigned();
     assert_eq!(sorted_numbers(&second.read(1)), [4]);
+}
+
+/// Both end the log within the range that is read: the marker is there, and the records are not.
+#[test]
+fn a_range_may_end_with_a_marker_and_never_behind_the_log() {
+    let Some((_rig, config)) = topic() else { return };
+    let other: BaseProducer =
+        client(&config.brokers).set("transactional.id", &config.topic).create().unwrap();
+    other.init_transactions(PATIENCE).unwrap();
+    other.begin_transaction().unwrap();
+    let record = BaseRecord::<str, str>::to(&config.topic).partition(0).payload("1");
+    other.send(record).map_err(|(e, _)| e).unwrap();
+    other.commit_transaction(PATIENCE).unwrap();
+    let mut reader = KafkaReader::connect(&config).unwrap();
+    let high = reader.watermarks(0).unwrap().high;
+    assert_eq!(high, 2);
+    let scanned = reader.read(0, 0, high).unwrap();
+    let offsets: Vec<_> = scanned.records.iter().map(|record| record.offset).collect();
+    assert_eq!((offsets, scanned.next), (vec![0], high));
+    let behind = reader.read(0, 0, high + 2).unwrap_err();
+    assert!(matches!(behind, LogError::Transient { .. }), "{behind:?}");
 }
 
 #[test]
