@@ -29,9 +29,9 @@ use tokio::task::block_in_place;
 use usage_store::conservation::{LogRange, Period, StoredSpan};
 use usage_store::{Position, StoreError};
 
-/// Events of one slice of the search for ids that were used again. More need more of the server's memory, and
-/// fewer scan the hashes of its table more often.
-const REUSED_SLICE_ROWS: u64 = 2_000_000;
+/// Events of one slice of the search for ids that were used again. Of more the server
+/// needs more memory than the embedded engine allows a query, also when it may put groups on disk.
+const REUSED_SLICE_ROWS: u64 = 500_000;
 /// Most records that are read one by one because they stand outside of the period's part of the log.
 const FAR_MAX: usize = 10_000;
 

@@ -45,7 +45,7 @@ pub(crate) fn engine() -> &'static EmbeddedClickHouse {
 }
 
 /// The broker that all tests share; `None` when Kafka is absent here.
-fn kafka() -> Option<&'static str> {
+pub(crate) fn kafka() -> Option<&'static str> {
     static KAFKA: OnceLock<Option<(Kafka, String, TempDir)>> = OnceLock::new();
     let kafka = KAFKA.get_or_init(|| {
         let directory = tempfile::tempdir().unwrap();

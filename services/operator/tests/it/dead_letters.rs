@@ -1,8 +1,10 @@
 //! Dead letters are listed, shown, and sent again once they are events.
 
-use crate::bench::{Bench, PARTITIONS, event, failed, on_both_logs, record};
-use operator::config::RecordName;
+use crate::bench::{Bench, PARTITIONS, event, failed, kafka, on_both_logs, record};
+use clap::Parser as _;
+use operator::config::{Cli, Command, RecordName};
 use operator::dead_letters::{Retried, Selection, retry};
+use operator::engines::open_for_publishing;
 use usage_store::UsageStore;
 use usage_store::dead_letters::{DeadLetter, DeadLetterFilter};
 
@@ -91,4 +93,23 @@ fn dead_letters_are_listed_shown_and_retried_once() {
         let none = retried(&mut bench, Selection::Records(vec![absent]), true);
         assert!(matches!(none[0].1, Retried::Refused(_)));
     });
+}
+
+/// With another number of partitions, records would be published where no copy of them is looked for.
+#[test]
+fn nothing_is_published_to_a_topic_of_another_shape() {
+    let (Some(bench), Some(brokers)) = (Bench::kafka(), kafka()) else { return };
+    let opened = |partitions: u16| {
+        let (topic, partitions) = (bench.source.topic.as_str(), partitions.to_string());
+        let arguments = ["tallymark", "dead-letters", "retry", "--reason", "x"];
+        let flags = ["--kafka-brokers", brokers, "--kafka-topic", topic];
+        let single = ["--kafka-allow-single-replica", "--kafka-replication-factor", "1"];
+        let shape = ["--kafka-partitions", &partitions];
+        let all = arguments.iter().chain(&flags).chain(&single).chain(&shape);
+        let Command::DeadLetters(args) = Cli::parse_from(all).command else { unreachable!() };
+        open_for_publishing(args.engines())
+    };
+    opened(PARTITIONS).unwrap().close().unwrap();
+    let refused = opened(PARTITIONS + 1).unwrap_err().to_string();
+    assert!(refused.contains("has 3 partitions and 4 were configured"), "{refused}");
 }

@@ -56,7 +56,7 @@ fn rows_that_somebody_deleted_are_restored_although_the_same_insert_is_remembere
     on_both_logs(|mut bench| {
         let first = event("a", 1);
         let changed = UsageEvent { value: None, ..first.clone() };
-        bench.publish(&[first.clone()]);
+        bench.publish(std::slice::from_ref(&first));
         bench.consume();
         bench.publish(&[changed]);
         bench.consume();
