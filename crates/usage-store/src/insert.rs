@@ -8,6 +8,7 @@ use crate::table::{DEAD_LETTERS, INGEST_BATCHES, Table, USAGE_EVENT_CONFLICTS, U
 use crate::token::InsertToken;
 use bytes::Bytes;
 use fault_injection::{Sabotage, sabotaged};
+use std::sync::atomic::{AtomicU64, Ordering};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Bytes after which rows of the smaller tables go into another INSERT. One row (at most 1.2 MiB)
@@ -88,6 +89,17 @@ impl UsageStore {
         Ok(())
     }
 
+    /// What an INSERT carries: the same for each attempt.
+    fn sent_token(&self, token: &str) -> String {
+        if sabotaged(Sabotage::NoTokens) {
+            // Without any token ClickHouse would take the hash of the block, which does the same.
+            static ATTEMPTS: AtomicU64 = AtomicU64::new(0);
+            let attempt = ATTEMPTS.fetch_add(1, Ordering::Relaxed);
+            return format!("{token}/{}/{attempt}", std::process::id());
+        }
+        format!("{token}{}", self.token_suffix)
+    }
+
     pub(crate) async fn insert(
         &self,
         table: &Table,
@@ -101,12 +113,9 @@ impl UsageStore {
             .client
             .insert_formatted_with(table.insert.trim_end())
             .with_timeouts(Some(self.config.insert_timeout), Some(self.config.insert_timeout))
-            .with_setting("insert_deduplication_token", format!("{token}{}", self.token_suffix));
+            .with_setting("insert_deduplication_token", self.sent_token(token));
         for (name, value) in SETTINGS {
             insert = insert.with_setting(name, value);
-        }
-        if sabotaged(Sabotage::NoTokens) {
-            insert = insert.with_setting("insert_deduplicate", "0");
         }
         if self.config.cluster.is_some() {
             for (name, value) in REPLICATED_SETTINGS {
