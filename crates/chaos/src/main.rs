@@ -145,10 +145,11 @@ fn run_all(args: &RunArgs, reports: &Path) -> anyhow::Result<bool> {
             scope.spawn(|| {
                 while let Some(plan) = take(&plans) {
                     let mut trial = run(&plan);
+                    tell(&report::line(&trial));
                     if args.shrink && trial.verdict == Verdict::Failed {
                         trial.reduced = reduced(&plan);
+                        tell(&report::line(&trial));
                     }
-                    tell(&report::line(&trial));
                     let mut trials = trials.lock().unwrap_or_else(PoisonError::into_inner);
                     trials.push(trial);
                     // After each, so that a run that is stopped leaves what it has found.
