@@ -1,6 +1,6 @@
 //! Prints what the log costs per event: CPU of this process (and of the broker), and the rate.
 //!
-//! `cargo run --release -p event-log --example cost -- embedded|kafka [events]`
+//! `cargo run --release -p event-log --example log_cost -- embedded|kafka [events]`
 //!
 //! Events of about 400 bytes, 100 per batch, 64 batches under way; numbers are for comparing, not asserted.
 

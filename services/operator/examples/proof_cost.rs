@@ -1,4 +1,4 @@
-//! What a proof and a replay cost: `cargo run --release -p operator --example cost -- [MILLIONS OF EVENTS]`.
+//! What a proof and a replay cost: `cargo run --release -p operator --example proof_cost -- [MILLIONS OF EVENTS]`.
 //!
 //! One in ten records is a repeat, in 4 partitions of an embedded log, beside the embedded engine.
 

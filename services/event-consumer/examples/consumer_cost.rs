@@ -1,6 +1,6 @@
 //! What one event costs the consumer: decode, dedup and encode on one thread, and memory for each id.
 //!
-//! `cargo run --release -p event-consumer --example cost`
+//! `cargo run --release -p event-consumer --example consumer_cost`
 
 use event_consumer::batch::{Batch, BatchLimits, Tenure};
 use event_consumer::decode::{Source, decode};
