@@ -33,6 +33,8 @@ test:
 check:
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	@# The fuzz targets are a workspace of their own; scripts/fuzz says how to bring its lock file up to date.
+	cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
 
 loadtest:
 	@scripts/require $(ENGINES)
