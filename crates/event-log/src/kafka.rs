@@ -82,6 +82,9 @@ impl KafkaConfig {
             // An outage of seconds must not cost up to 10 more to notice its end.
             ("reconnect.backoff.max.ms", "1000"),
             ("socket.keepalive.enable", "true"),
+            // A client that was started while brokers failed may have been told of a topic without its
+            // partitions. With the default it would not ask again for 5 minutes.
+            ("topic.metadata.refresh.interval.ms", "5000"),
         ];
         for (name, value) in common.iter().chain(settings) {
             if self.properties.iter().any(|(property, _)| property == name) {
