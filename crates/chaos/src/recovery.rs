@@ -36,7 +36,7 @@ pub struct Recovery {
     /// caught up. New events kept coming all the time.
     pub away_ms: u64,
     pub catch_up_ms: u64,
-    /// Records that were worked off while they caught up, per second.
+    /// Events that were billed while they caught up, per second.
     pub drain_rate: u64,
     pub findings: BTreeMap<String, u64>,
 }
@@ -70,7 +70,7 @@ pub fn measure(engines: Engines, rate: u64) -> anyhow::Result<Recovery> {
         rig.await_ready()?;
     }
     let takeover_inserts_ms = takeover(&rig, &consumers)?;
-    let Drain { away_ms, catch_up_ms, records } = catch_up(&rig)?;
+    let Drain { away_ms, catch_up_ms, events } = catch_up(&rig)?;
     let findings = load.end()?.findings;
     Ok(Recovery {
         engines: name_of(engines),
@@ -80,7 +80,7 @@ pub fn measure(engines: Engines, rate: u64) -> anyhow::Result<Recovery> {
         takeover_inserts_ms,
         away_ms,
         catch_up_ms,
-        drain_rate: records * 1_000 / catch_up_ms.max(1),
+        drain_rate: events * 1_000 / catch_up_ms.max(1),
         findings,
     })
 }
@@ -117,14 +117,14 @@ fn takeover(rig: &Rig, consumers: &[&Service]) -> anyhow::Result<Vec<u64>> {
 }
 
 /// Lets records pile up in the log, with ClickHouse out of the consumers' reach; from then on, how long
-/// it takes until they have caught up, and how many records that were.
+/// it takes until they have caught up, and how many events that were.
 fn catch_up(rig: &Rig) -> anyhow::Result<Drain> {
     let away = Instant::now();
     let cut = Fault::Link(Link::ConsumerToClickHouse, LinkFault::Cut);
     rig.apply(&cut)?;
     std::thread::sleep(AWAY);
     let reader = rig.reader();
-    let before = records(&reader)?;
+    let before = billed(&reader)?;
     rig.lift(&cut)?;
     let (away_ms, start) = (milliseconds(away), Instant::now());
     wait(|| match oldest_unbilled_ms(&reader)? {
@@ -132,19 +132,19 @@ fn catch_up(rig: &Rig) -> anyhow::Result<Drain> {
         lag => Err(format!("{lag} ms behind")),
     })?;
     let catch_up_ms = milliseconds(start);
-    Ok(Drain { away_ms, catch_up_ms, records: records(&reader)? - before })
+    Ok(Drain { away_ms, catch_up_ms, events: billed(&reader)? - before })
 }
 
 struct Drain {
     away_ms: u64,
     catch_up_ms: u64,
-    records: u64,
+    events: u64,
 }
 
-/// Records that were read from the log and dealt with.
-fn records(reader: &Reader) -> anyhow::Result<u64> {
+/// Events that are billed.
+fn billed(reader: &Reader) -> anyhow::Result<u64> {
     within(READY_LIMIT, "the store answers", || {
-        reader.number("SELECT sum(records) FROM ingest_batches FINAL")
+        reader.number("SELECT count() FROM billable_events")
     })
 }
 
