@@ -4,6 +4,8 @@ use crate::fault::Fault;
 use crate::rig::{Applied, Rig};
 use crate::schedule::TimedFault;
 use serde::Serialize;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,19 +33,28 @@ pub enum Effect {
 }
 
 /// Begins and ends every fault at its time; returns when all are lifted.
+///
+/// Faults of one target do not overlap in a schedule, but an engine may take long to start again; the
+/// next fault waits for that.
 pub fn carry_out(rig: &Rig, schedule: &[TimedFault]) -> Vec<Record> {
     let start = Instant::now();
+    let turns: HashMap<_, _> =
+        schedule.iter().map(|planned| (planned.fault.turn(), Mutex::new(()))).collect();
     thread::scope(|scope| {
         let faults: Vec<_> = schedule
             .iter()
-            .map(|planned| scope.spawn(move || carry_out_one(rig, planned, start)))
+            .map(|planned| {
+                let turn = &turns[&planned.fault.turn()];
+                scope.spawn(move || carry_out_one(rig, planned, start, turn))
+            })
             .collect();
         faults.into_iter().map(|fault| fault.join().expect("a fault is recorded")).collect()
     })
 }
 
-fn carry_out_one(rig: &Rig, planned: &TimedFault, start: Instant) -> Record {
+fn carry_out_one(rig: &Rig, planned: &TimedFault, start: Instant, turn: &Mutex<()>) -> Record {
     wait_until(start + Duration::from_millis(planned.at));
+    let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
     let began = milliseconds(start);
     let effect = effect_of(rig, planned);
     Record { planned: *planned, began, lifted: milliseconds(start), effect }
