@@ -132,7 +132,10 @@ impl Rig {
 
     fn pause(&self, process: Process) -> anyhow::Result<()> {
         match process {
+            // One that a full disk has ended stands still already.
+            Process::Broker(number) if !self.kafka()?.is_running(number.into()) => Ok(()),
             Process::Broker(number) => Ok(self.kafka()?.pause(number.into())?),
+            Process::ClickHouse if !self.clickhouse.is_running() => Ok(()),
             Process::ClickHouse => Ok(self.clickhouse.pause()?),
             Process::Database => Ok(self.database()?.pause()?),
             _ => self.service(process)?.pause(),
@@ -141,7 +144,9 @@ impl Rig {
 
     fn resume(&self, process: Process) -> anyhow::Result<()> {
         match process {
+            Process::Broker(number) if !self.kafka()?.is_running(number.into()) => Ok(()),
             Process::Broker(number) => Ok(self.kafka()?.resume(number.into())?),
+            Process::ClickHouse if !self.clickhouse.is_running() => Ok(()),
             Process::ClickHouse => Ok(self.clickhouse.resume()?),
             Process::Database => Ok(self.database()?.resume()?),
             _ => self.service(process)?.resume(),

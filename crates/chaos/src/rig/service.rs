@@ -122,15 +122,29 @@ impl Service {
     }
 
     pub fn pause(&self) -> anyhow::Result<()> {
-        match &self.state().process {
-            Some(process) => Ok(process.pause()?),
+        let mut state = self.state();
+        match state.process.as_mut() {
+            Some(process) => {
+                if process.is_running() {
+                    Ok(process.pause()?)
+                } else {
+                    Ok(())
+                }
+            }
             None => Ok(()),
         }
     }
 
     pub fn resume(&self) -> anyhow::Result<()> {
-        match &self.state().process {
-            Some(process) => Ok(process.resume()?),
+        let mut state = self.state();
+        match state.process.as_mut() {
+            Some(process) => {
+                if process.is_running() {
+                    Ok(process.resume()?)
+                } else {
+                    Ok(())
+                }
+            }
             None => Ok(()),
         }
     }
