@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// How long a producer may take to start and to close, beyond its own limits.
+const CLOSE_LIMIT: Duration = Duration::from_secs(30);
 const TOPIC: &str = "events";
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -50,6 +52,7 @@ impl Forwarder {
 /// Sends records one after the other with acks=all. An error when one was not acknowledged in time,
 /// with what the producer said about it.
 fn produce(kafka: &Kafka, records: u32, limit: Duration) -> Result<(), String> {
+    let deadline = Instant::now() + limit + CLOSE_LIMIT;
     let limit = limit.as_millis();
     let producer = "org.apache.kafka.tools.ConsoleProducer";
     let mut command = kafka.tool(producer, &kafka.bootstrap());
@@ -69,6 +72,13 @@ fn produce(kafka: &Kafka, records: u32, limit: Duration) -> Result<(), String> {
         drop(writeln!(input, "{number}"));
     }
     drop(input);
+    // One that was not answered may wait without end when it closes.
+    while producer.try_wait().unwrap().is_none() {
+        if Instant::now() >= deadline {
+            producer.kill().unwrap();
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
     let output = producer.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     if output.status.success() && !text.contains("ERROR") { Ok(()) } else { Err(text) }
