@@ -41,7 +41,7 @@ fn a_flipped_bit_or_a_missing_byte_is_an_error() {
 fn a_block_cannot_claim_more_than_the_limit() {
     let mut stream = encode_block(b"x");
     stream[21..25].copy_from_slice(&u32::MAX.to_le_bytes());
-    assert_eq!(decode(&stream, 1000), Err(CANNOT_DECOMPRESS));
+    assert_eq!(decode(&stream, 1000), Err(TOO_LARGE));
 }
 
 #[test]

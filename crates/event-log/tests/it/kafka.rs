@@ -314,8 +314,12 @@ fn a_range_may_end_with_a_marker_and_never_behind_the_log() {
     other.send(record).map_err(|(e, _)| e).unwrap();
     other.commit_transaction(PATIENCE).unwrap();
     let mut reader = KafkaReader::connect(&config).unwrap();
-    let high = reader.watermarks(0).unwrap().high;
-    assert_eq!(high, 2);
+    // The broker writes the marker after it has confirmed the commit.
+    let (high, deadline) = (2, std::time::Instant::now() + PATIENCE);
+    while reader.watermarks(0).unwrap().high < high {
+        assert!(std::time::Instant::now() < deadline, "the marker is written");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
     let scanned = reader.read(0, 0, high).unwrap();
     let offsets: Vec<_> = scanned.records.iter().map(|record| record.offset).collect();
     assert_eq!((offsets, scanned.next), (vec![0], high));
