@@ -10,6 +10,7 @@ pub mod dead_letter;
 pub mod decode;
 pub mod dedup;
 pub mod error;
+mod fit;
 pub mod insert;
 pub mod liveness;
 mod metrics;
@@ -18,6 +19,7 @@ pub mod pauses;
 mod pipeline;
 pub mod rebalance;
 pub mod start;
+mod too_large;
 mod trusted_time;
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::metrics;
 use crate::partition::{Partition, Round};
 use crate::pauses::Pauses;
 use crate::rebalance::Partitions;
+use crate::too_large::TooLarge;
 use crate::trusted_time::TrustedTime;
 use event_log::{EventLogConsumer, LogError, Offset, PartitionId, Polled};
 use fault_injection::{InjectedFault, Point, Sabotage, reach, sabotaged};
@@ -30,7 +31,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
-use upkeep::TooLarge;
 use usage_store::UsageStore;
 
 /// Longest wait for one thing, while others may be due.

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use data_dir::DataDir;
 use event_consumer::decode::Source;
 use event_log::embedded::{EmbeddedLog, EmbeddedLogOptions, EmbeddedReader};
-use event_log::kafka::{KafkaProducer, KafkaReader};
+use event_log::kafka::{KafkaConfig, KafkaProducer, KafkaReader};
 use event_log::{EventLogProducer, EventLogReader};
 use local_engines::clickhouse::EmbeddedClickHouse;
 use service_kit::clock::SystemClock;
@@ -47,11 +47,7 @@ pub async fn open(args: &EngineArgs) -> anyhow::Result<Engines> {
 fn connect(args: &EngineArgs) -> anyhow::Result<Engines> {
     let Some(path) = &args.data_dir else {
         let kafka = args.kafka();
-        let source = Source {
-            topic: kafka.topic.clone(),
-            epoch: args.topic_epoch,
-            partition_count: kafka.partitions,
-        };
+        let source = kafka_source(args, &kafka);
         let reader = Box::new(KafkaReader::connect(&kafka)?);
         return Ok(Engines { reader, store: UsageStore::connect(&args.store.config()), source });
     };
@@ -60,6 +56,14 @@ fn connect(args: &EngineArgs) -> anyhow::Result<Engines> {
     let source = embedded_source(args, reader.partition_count());
     let store = UsageStore::connect(&data_dir.running_store(&args.store)?);
     Ok(Engines { reader: Box::new(reader), store, source })
+}
+
+fn kafka_source(args: &EngineArgs, kafka: &KafkaConfig) -> Source {
+    Source {
+        topic: kafka.topic.clone(),
+        epoch: args.topic_epoch,
+        partition_count: kafka.partitions,
+    }
 }
 
 /// Only the store.
@@ -84,11 +88,7 @@ async fn answering(store: UsageStore) -> anyhow::Result<UsageStore> {
 pub fn open_for_publishing(args: &EngineArgs) -> anyhow::Result<PublishingEngines> {
     let Some(path) = &args.data_dir else {
         let kafka = args.kafka();
-        let source = Source {
-            topic: kafka.topic.clone(),
-            epoch: args.topic_epoch,
-            partition_count: kafka.partitions,
-        };
+        let source = kafka_source(args, &kafka);
         // With another number of partitions than the topic's, records would go where no copy of them is
         // looked for; only the reader asks the brokers.
         KafkaReader::connect(&kafka)?;

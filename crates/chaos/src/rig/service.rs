@@ -122,29 +122,20 @@ impl Service {
     }
 
     pub fn pause(&self) -> anyhow::Result<()> {
-        let mut state = self.state();
-        match state.process.as_mut() {
-            Some(process) => {
-                if process.is_running() {
-                    Ok(process.pause()?)
-                } else {
-                    Ok(())
-                }
-            }
-            None => Ok(()),
-        }
+        self.unless_ended(ManagedProcess::pause)
     }
 
     pub fn resume(&self) -> anyhow::Result<()> {
+        self.unless_ended(ManagedProcess::resume)
+    }
+
+    fn unless_ended(
+        &self,
+        signal: impl Fn(&ManagedProcess) -> std::io::Result<()>,
+    ) -> anyhow::Result<()> {
         let mut state = self.state();
-        match state.process.as_mut() {
-            Some(process) => {
-                if process.is_running() {
-                    Ok(process.resume()?)
-                } else {
-                    Ok(())
-                }
-            }
+        match state.process.as_mut().and_then(|process| process.is_running().then_some(process)) {
+            Some(process) => Ok(signal(process)?),
             None => Ok(()),
         }
     }

@@ -1,5 +1,6 @@
 //! What every transport keeps: one test body, run on each of them.
 
+use crate::support::on_both_transports;
 use crate::support::{
     PARTITIONS, Read, Rig, batch, block_on, numbers, partition_of, publish, sorted_numbers,
 };
@@ -7,19 +8,6 @@ use event_log::{LogError, Offset, RecordBatch, Watermarks};
 use service_kit::clock::{Clock, SystemClock};
 use std::collections::BTreeMap;
 use std::time::Duration;
-
-macro_rules! on_both_transports {
-    ($($test:ident),* $(,)?) => {
-        mod embedded {
-            $(#[test] fn $test() { super::$test(&crate::support::Rig::embedded()); })*
-        }
-        mod kafka {
-            $(#[test] fn $test() {
-                if let Some(rig) = crate::support::Rig::kafka() { super::$test(&rig); }
-            })*
-        }
-    };
-}
 
 on_both_transports!(
     records_come_back_in_order_with_ascending_offsets,

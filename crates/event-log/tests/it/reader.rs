@@ -1,5 +1,6 @@
 //! Reading ranges outside of a group, on both transports, beside those who use the log.
 
+use crate::support::on_both_transports;
 use crate::support::{PARTITIONS, Rig, embedded_options, numbers, publish};
 use chrono::TimeDelta;
 use event_log::embedded::{EmbeddedLog, EmbeddedLogOptions, EmbeddedReader};
@@ -7,19 +8,6 @@ use event_log::kafka::{KafkaConfig, KafkaReader};
 use event_log::{EventLogReader, LogError, Offset, Watermarks};
 use service_kit::clock::{Clock, FixedClock, SystemClock};
 use std::sync::Arc;
-
-macro_rules! on_both_transports {
-    ($($test:ident),* $(,)?) => {
-        mod embedded {
-            $(#[test] fn $test() { super::$test(&crate::support::Rig::embedded()); })*
-        }
-        mod kafka {
-            $(#[test] fn $test() {
-                if let Some(rig) = crate::support::Rig::kafka() { super::$test(&rig); }
-            })*
-        }
-    };
-}
 
 on_both_transports!(
     a_range_is_read_whole_and_nothing_beyond_it,

@@ -15,6 +15,21 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
+/// One test body for each transport.
+macro_rules! on_both_transports {
+    ($($test:ident),* $(,)?) => {
+        mod embedded {
+            $(#[test] fn $test() { super::$test(&crate::support::Rig::embedded()); })*
+        }
+        mod kafka {
+            $(#[test] fn $test() {
+                if let Some(rig) = crate::support::Rig::kafka() { super::$test(&rig); }
+            })*
+        }
+    };
+}
+pub(crate) use on_both_transports;
+
 pub(crate) const PARTITIONS: u16 = 3;
 /// How long a condition may take to come true before its test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,50 +1,16 @@
 //! What is looked after between records: memory, lag, liveness.
 
 use super::Pipeline;
-use crate::batch::Tenure;
 use crate::dedup::PartitionIndex;
 use crate::error::ConsumerError;
 use crate::metrics;
 use crate::partition::Partition;
-use crate::rebalance::Partitions;
 use std::time::{Duration, Instant};
 
 /// How often one partition's end is asked for, in turn.
 const LAG_INTERVAL: Duration = Duration::from_secs(1);
 /// How often ids that are older than the horizon are let go.
 const FORGET_INTERVAL: Duration = Duration::from_secs(60);
-
-/// A rebuild that needed more memory than there was.
-#[derive(Clone, Debug)]
-pub(super) struct TooLarge {
-    tenures: Vec<Tenure>,
-    /// The bytes that were not enough.
-    bytes_max: usize,
-    /// It is tried again, as there is more by now.
-    pub(super) again: bool,
-}
-
-impl TooLarge {
-    pub(super) fn new(tenures: Vec<Tenure>, bytes_max: usize) -> Self {
-        Self { tenures, bytes_max, again: false }
-    }
-
-    pub(super) fn is_of(&self, tenure: Tenure) -> bool {
-        self.tenures.contains(&tenure)
-    }
-
-    /// Whether any of its partitions is still ours.
-    pub(super) fn is_held(&self, partitions: &Partitions) -> bool {
-        self.tenures.iter().any(|tenure| partitions.holds(*tenure))
-    }
-
-    /// Whether to try again now that there are `room` bytes: each attempt reads the whole table.
-    fn try_again(&mut self, room: usize) -> bool {
-        let begins = !self.again && room > self.bytes_max;
-        self.again |= begins;
-        begins
-    }
-}
 
 impl Pipeline {
     /// Looks after lag, memory and liveness.
@@ -111,8 +77,7 @@ impl Pipeline {
         if let Some(rebuild) = &mut self.too_large
             && rebuild.try_again(room)
         {
-            let held = rebuild.tenures.iter().filter(|tenure| self.partitions.holds(**tenure));
-            self.rebuilding.add(held.copied());
+            self.rebuilding.add(rebuild.held(&self.partitions));
         }
         let above = self.partitions.index_bytes() > self.parts.config.index_bytes_max;
         self.set_full(above || self.too_large.is_some());

@@ -13,16 +13,17 @@ use super::world::{World, instant};
 use crate::batch::{Batch, SealedBatch, Tenure};
 use crate::decode::Source;
 use crate::dedup::PositionOrder;
+use crate::error::ConsumerError;
 use crate::partition::{Halt, Partition, Round};
 use crate::pauses::Pauses;
 use crate::rebalance::Partitions;
+use crate::too_large::TooLarge;
 use crate::trusted_time::TrustedTime;
 use event_log::{Offset, PartitionId, Polled};
 use inserting::Inserting;
 use link::Link;
 use rebuilding::{Rebuild, Rebuilt};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use upkeep::TooLarge;
 
 /// Wait after the log has failed, in milliseconds.
 const LOG_RETRY: u64 = 1000;
@@ -38,6 +39,18 @@ pub(super) enum Reason {
     LogGap(PartitionId),
     /// The committed offset, or the next to read, is behind the end of the log.
     LogCut(PartitionId),
+}
+
+impl Reason {
+    /// # Panics
+    /// When the log and the store fit together.
+    fn of(misfit: &ConsumerError) -> Self {
+        match misfit {
+            ConsumerError::LogBehindStore { partition, .. } => Self::LogBehindStore(*partition),
+            ConsumerError::Gap { partition, .. } => Self::Gap(*partition),
+            other => panic!("not about the log and the store: {other}"),
+        }
+    }
 }
 
 /// Why a step did not end well.

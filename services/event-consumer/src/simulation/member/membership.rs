@@ -5,9 +5,10 @@ use super::super::plan::Fault;
 use super::super::sabotage::Sabotage;
 use super::super::world::{World, instant};
 use super::rebuilding::{Outcome, Rebuilt};
-use super::upkeep::TooLarge;
 use super::{End, Member, Reason};
 use crate::batch::Tenure;
+use crate::fit::check_fit;
+use crate::too_large::TooLarge;
 use event_log::{Assignment, Offset, PartitionId};
 
 impl Member {
@@ -105,7 +106,7 @@ impl Member {
             let Some(partition) = self.partitions.get_mut(tenure.partition) else { continue };
             if world.sabotage != Some(Sabotage::NoFitCheck) {
                 check_fit(tenure.partition, partition.next(), high, highest_stored)
-                    .map_err(End::Halt)?;
+                    .map_err(|misfit| End::Halt(Reason::of(&misfit)))?;
             }
             let (slot, ids) = (self.slot, index.len());
             world.line(format_args!("{slot} has rebuilt {} with {ids} ids", tenure.partition));
@@ -117,21 +118,4 @@ impl Member {
         }
         Ok(())
     }
-}
-
-/// The rule of `pipeline/membership.rs`.
-fn check_fit(
-    partition: PartitionId,
-    start: Offset,
-    high: Offset,
-    highest_stored: Option<Offset>,
-) -> Result<(), Reason> {
-    let Some(highest_stored) = highest_stored else { return Ok(()) };
-    if highest_stored >= high {
-        return Err(Reason::LogBehindStore(partition));
-    }
-    if start > highest_stored + 1 {
-        return Err(Reason::Gap(partition));
-    }
-    Ok(())
 }

@@ -4,38 +4,8 @@ use super::super::coverage::Seen;
 use super::super::sabotage::Sabotage;
 use super::super::world::World;
 use super::Member;
-use crate::batch::Tenure;
 use crate::dedup::PartitionIndex;
-use crate::rebalance::Partitions;
 use std::time::Duration;
-
-/// A rebuild that needed more memory than there was.
-#[derive(Clone, Debug)]
-pub(super) struct TooLarge {
-    tenures: Vec<Tenure>,
-    bytes_max: usize,
-    pub(super) again: bool,
-}
-
-impl TooLarge {
-    pub(super) const fn new(tenures: Vec<Tenure>, bytes_max: usize) -> Self {
-        Self { tenures, bytes_max, again: false }
-    }
-
-    pub(super) fn is_of(&self, tenure: Tenure) -> bool {
-        self.tenures.contains(&tenure)
-    }
-
-    pub(super) fn is_held(&self, partitions: &Partitions) -> bool {
-        self.tenures.iter().any(|tenure| partitions.holds(*tenure))
-    }
-
-    const fn try_again(&mut self, room: usize) -> bool {
-        let begins = !self.again && room > self.bytes_max;
-        self.again |= begins;
-        begins
-    }
-}
 
 impl Member {
     pub(super) fn observe(&mut self, world: &mut World) {
@@ -62,8 +32,7 @@ impl Member {
         if let Some(rebuild) = &mut self.too_large
             && rebuild.try_again(room)
         {
-            let held = rebuild.tenures.iter().filter(|tenure| self.partitions.holds(**tenure));
-            self.waiting.extend(held);
+            self.waiting.extend(rebuild.held(&self.partitions));
         }
         let above = self.partitions.index_bytes() > self.bytes_max;
         self.full = above || self.too_large.is_some();
