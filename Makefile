@@ -13,6 +13,8 @@ SEEDS ?= 5
 PARALLEL ?= 1
 # Seeds of the simulation of the consumer's core.
 SIMULATIONS ?= 100000
+# The first of them.
+FROM ?= 0
 # For each fuzz target.
 FUZZ_SECONDS ?= 30
 
@@ -70,7 +72,7 @@ recovery:
 # The consumer's core in a simulated world, by seeds.
 simulate:
 	@scripts/require embedded
-	@scripts/simulate $(SIMULATIONS)
+	@scripts/simulate $(SIMULATIONS) $(FROM)
 
 # Whatever arrives from outside, made up by a fuzzer.
 fuzz:

@@ -20,15 +20,24 @@ pub enum Process {
     Database,
 }
 
-/// A connection between two parts, which leads through a proxy.
+/// A connection between two parts, which leads through a proxy of its own. Numbers count from zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Link {
     ClientToApi,
-    /// From the services to a broker, from zero. Brokers reach each other directly.
-    ServicesToBroker(u8),
-    ConsumerToClickHouse,
     ApiToDatabase,
+    ApiToBroker(u8),
+    /// To all of them: the API is cut off from Kafka.
+    ApiToBrokers,
+    /// Of a consumer to a broker.
+    ConsumerToBroker(u8, u8),
+    /// To all of them: the consumer is cut off from its group, and not from ClickHouse.
+    ConsumerToBrokers(u8),
+    ConsumerToClickHouse(u8),
+    /// From the other brokers to a broker, whose records they copy.
+    BrokersToBroker(u8),
+    /// From all brokers and controllers to the controller in a broker.
+    BrokersToController(u8),
 }
 
 /// What a link does to the bytes.
@@ -59,6 +68,8 @@ pub enum LinkFault {
     RefuseInserts { code: u16 },
     /// ClickHouse does every INSERT and answers with this code.
     FailAfterInserts { code: u16 },
+    /// ClickHouse refuses everything but INSERTs with this code.
+    RefuseQueries { code: u16 },
 }
 
 /// A disk of limited size.
@@ -111,6 +122,17 @@ impl Process {
     }
 }
 
+impl Link {
+    /// The way of a service to Kafka is one, whether to one broker or to all.
+    fn turn(self) -> String {
+        match self {
+            Self::ApiToBroker(_) => Self::ApiToBrokers.turn(),
+            Self::ConsumerToBroker(consumer, _) => Self::ConsumerToBrokers(consumer).turn(),
+            link => format!("{link:?}"),
+        }
+    }
+}
+
 impl Fault {
     /// What two faults must not break at the same time: an engine and its disk are one.
     pub fn turn(&self) -> String {
@@ -119,7 +141,7 @@ impl Fault {
             Self::FullDisk(Disk::Log) => Process::Standalone.to_string(),
             Self::FullDisk(Disk::Broker(number)) => Process::Broker(*number).to_string(),
             Self::FullDisk(Disk::ClickHouse) => Process::ClickHouse.to_string(),
-            Self::Link(link, _) => format!("{link:?}"),
+            Self::Link(link, _) => link.turn(),
             Self::Point(process, point, _) => format!("{process} {}", point.name()),
             Self::ClockShift { process, .. } => format!("clock of {process}"),
             Self::Poison { .. } => "the log".to_owned(),

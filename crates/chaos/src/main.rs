@@ -7,6 +7,7 @@ use chaos::shrink::shrink;
 use chaos::trial::{Plan, Verdict, name_of, run};
 use chaos::{points, recovery, sabotage};
 use clap::{Parser, Subcommand, ValueEnum};
+use fault_injection::Sabotage;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::Write as _;
@@ -83,6 +84,9 @@ struct RunArgs {
     /// Reduce the schedule of a trial that fails
     #[arg(long)]
     shrink: bool,
+    /// Put this known bug in, to see which schedules find it
+    #[arg(long, value_parser = parse_sabotage)]
+    sabotage: Option<Sabotage>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -106,6 +110,16 @@ impl Engines {
         }
         Ok(found)
     }
+}
+
+fn parse_sabotage(name: &str) -> Result<Sabotage, String> {
+    if !fault_injection::ENABLED {
+        return Err("a build without debug assertions has no known bugs to put in".to_owned());
+    }
+    Sabotage::from_name(name).ok_or_else(|| {
+        let names: Vec<_> = Sabotage::ALL.iter().map(|sabotage| sabotage.name()).collect();
+        format!("use one of {}", names.join(", "))
+    })
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -138,7 +152,8 @@ fn run_all(args: &RunArgs, reports: &Path) -> anyhow::Result<bool> {
         tell(&format!("{} seed {}", name_of(plan.setup.engines), plan.load.seed));
     }
     plans.reverse();
-    let random_seeds = args.seed.is_empty() && args.schedule.is_none();
+    let as_it_is = args.schedule.is_none() && args.sabotage.is_none();
+    let random_seeds = args.seed.is_empty() && as_it_is;
     let (plans, trials) = (Mutex::new(plans), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..args.parallel {
@@ -173,6 +188,7 @@ fn plans(args: &RunArgs) -> anyhow::Result<Vec<Plan>> {
     for engines in args.engines.each()? {
         for seed in seeds(args) {
             let mut plan = Plan::new(engines, seed, args.duration);
+            plan.setup.sabotage = args.sabotage;
             if let Some(path) = &args.schedule {
                 let text = std::fs::read(path)
                     .with_context(|| format!("cannot read {}", path.display()))?;

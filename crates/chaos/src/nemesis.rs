@@ -82,7 +82,7 @@ fn effect_of(rig: &Rig, planned: &TimedFault) -> Effect {
 /// How often something of this kind has happened so far, for faults that may hit nothing.
 fn hits(rig: &Rig, fault: &Fault) -> u64 {
     match fault {
-        Fault::Link(link, _) => rig.link(*link).map_or(0, |proxy| proxy.counts().hits),
+        Fault::Link(link, _) => rig.hits(*link),
         Fault::Point(process, point, _) => {
             rig.service(*process).map_or(0, |service| u64::from(service.has_fired(*point)))
         }

@@ -53,9 +53,7 @@ pub fn cases(engines: Engines) -> Vec<Case> {
 
 /// Carries out `cases` one after the other. An error when a case was not met, or nothing worked again after it.
 pub fn run(engines: Engines, cases: &[Case], mut tell: impl FnMut(&str)) -> anyhow::Result<Matrix> {
-    let mut setup = Setup { brokers: 1, consumers: 1, small_disks: false, ..Setup::new(engines) };
-    // The only member need not wait for its own session to end, as in production.
-    setup.environment.push(("KAFKA_GROUP_INSTANCE_ID".to_owned(), "event-consumer-1".to_owned()));
+    let setup = Setup { brokers: 1, consumers: 1, small_disks: false, ..Setup::new(engines) };
     let mut rig = Rig::start(&setup)?;
     let outcome = run_on(&rig, engines, cases, &mut tell);
     if outcome.as_ref().map_or(true, |matrix| !matrix.findings.is_empty()) {
@@ -107,18 +105,7 @@ fn run_case(rig: &Rig, case: &Case) -> anyhow::Result<()> {
         sleep(Duration::from_millis(milliseconds.into()));
     }
     rig.await_ready()?;
-    await_progress(rig)
-}
-
-/// Waits until events are billed that were not before.
-fn await_progress(rig: &Rig) -> anyhow::Result<()> {
-    let reader = rig.reader();
-    let count = || reader.number("SELECT count() FROM billable_events");
-    let before = within(READY_LIMIT, "the store answers", count)?;
-    within(READY_LIMIT, "events are billed again", || match count()? {
-        now if now > before => Ok(()),
-        now => Err(format!("still {now}")),
-    })
+    rig.await_progress()
 }
 
 #[cfg(test)]

@@ -28,10 +28,12 @@ pub struct Recovery {
     pub load_rate: u64,
     /// From the SIGKILL of the API, which is started again at once, to its readiness.
     pub api_ready_ms: Vec<u64>,
-    /// From the SIGKILL of a consumer, which is started again at once, to an insert from each partition.
-    pub consumer_inserts_ms: Vec<u64>,
-    /// From the SIGKILL of a consumer that stays away, to an insert from each partition by the others.
-    pub takeover_inserts_ms: Vec<u64>,
+    /// From the SIGKILL of a consumer, which is started again at once, to an insert from each partition; by
+    /// consumer.
+    pub restart_inserts_ms: BTreeMap<String, Vec<u64>>,
+    /// From the SIGKILL of a consumer that stays away, to an insert from each partition by the others; by
+    /// consumer that was killed.
+    pub takeover_inserts_ms: BTreeMap<String, Vec<u64>>,
     /// How long ClickHouse was out of reach, and how long it took from then on until the consumers had
     /// caught up. New events kept coming all the time.
     pub away_ms: u64,
@@ -50,33 +52,28 @@ pub fn measure(engines: Engines, rate: u64) -> anyhow::Result<Recovery> {
     let (api, consumers) = parts(&rig, engines)?;
     await_inserts(&rig.reader(), now_ms())?;
 
-    let mut api_ready_ms = Vec::new();
-    let mut consumer_inserts_ms = Vec::new();
-    for _ in 0..ROUNDS {
+    let api_ready_ms = rounds(|| {
         let killed = Instant::now();
         api.kill()?;
         api.release();
         await_service(api)?;
-        api_ready_ms.push(milliseconds(killed));
+        let took = milliseconds(killed);
         await_inserts(&rig.reader(), now_ms())?;
+        Ok(took)
+    })?;
+    let mut restart_inserts_ms = BTreeMap::new();
+    for consumer in &consumers {
+        let took = rounds(|| restart(&rig, consumer))?;
+        restart_inserts_ms.insert(consumer.process().to_string(), took);
     }
-    for round in 0..ROUNDS {
-        let consumer = consumers[round % consumers.len()];
-        let (killed, at) = (Instant::now(), now_ms());
-        consumer.kill()?;
-        consumer.release();
-        await_inserts(&rig.reader(), at)?;
-        consumer_inserts_ms.push(milliseconds(killed));
-        rig.await_ready()?;
-    }
-    let takeover_inserts_ms = takeover(&rig, &consumers)?;
-    let Drain { away_ms, catch_up_ms, events } = catch_up(&rig)?;
+    let takeover_inserts_ms = takeovers(&rig, &consumers)?;
+    let Drain { away_ms, catch_up_ms, events } = catch_up(&rig, u8::try_from(consumers.len())?)?;
     let findings = load.end()?.findings;
     Ok(Recovery {
         engines: name_of(engines),
         load_rate: rate,
         api_ready_ms,
-        consumer_inserts_ms,
+        restart_inserts_ms,
         takeover_inserts_ms,
         away_ms,
         catch_up_ms,
@@ -100,32 +97,55 @@ fn parts(rig: &Rig, engines: Engines) -> anyhow::Result<(&Service, Vec<&Service>
     }
 }
 
-fn takeover(rig: &Rig, consumers: &[&Service]) -> anyhow::Result<Vec<u64>> {
-    let [_, _, ..] = consumers else { return Ok(Vec::new()) };
-    let mut took = Vec::new();
-    for round in 0..ROUNDS {
-        let consumer = consumers[round % consumers.len()];
-        let (killed, at) = (Instant::now(), now_ms());
-        consumer.kill()?;
-        await_inserts(&rig.reader(), at)?;
-        took.push(milliseconds(killed));
-        consumer.release();
-        rig.await_ready()?;
-        await_inserts(&rig.reader(), now_ms())?;
-    }
+fn rounds(mut measure: impl FnMut() -> anyhow::Result<u64>) -> anyhow::Result<Vec<u64>> {
+    (0..ROUNDS).map(|_| measure()).collect()
+}
+
+fn restart(rig: &Rig, consumer: &Service) -> anyhow::Result<u64> {
+    let (killed, at) = (Instant::now(), now_ms());
+    consumer.kill()?;
+    consumer.release();
+    await_inserts(&rig.reader(), at)?;
+    let took = milliseconds(killed);
+    rig.await_ready()?;
+    // What comes next finds a group that is at rest.
+    await_inserts(&rig.reader(), now_ms())?;
     Ok(took)
+}
+
+fn takeovers(rig: &Rig, consumers: &[&Service]) -> anyhow::Result<BTreeMap<String, Vec<u64>>> {
+    let mut all = BTreeMap::new();
+    if consumers.len() < 2 {
+        return Ok(all);
+    }
+    for consumer in consumers {
+        let took = rounds(|| {
+            let (killed, at) = (Instant::now(), now_ms());
+            consumer.kill()?;
+            await_inserts(&rig.reader(), at)?;
+            let took = milliseconds(killed);
+            consumer.release();
+            rig.await_ready()?;
+            await_inserts(&rig.reader(), now_ms())?;
+            Ok(took)
+        })?;
+        all.insert(consumer.process().to_string(), took);
+    }
+    Ok(all)
 }
 
 /// Lets records pile up in the log, with ClickHouse out of the consumers' reach; from then on, how long
 /// it takes until they have caught up, and how many events that were.
-fn catch_up(rig: &Rig) -> anyhow::Result<Drain> {
+fn catch_up(rig: &Rig, consumers: u8) -> anyhow::Result<Drain> {
     let away = Instant::now();
-    let cut = Fault::Link(Link::ConsumerToClickHouse, LinkFault::Cut);
-    rig.apply(&cut)?;
+    let cuts: Vec<_> = (0..consumers)
+        .map(|number| Fault::Link(Link::ConsumerToClickHouse(number), LinkFault::Cut))
+        .collect();
+    cuts.iter().try_for_each(|cut| rig.apply(cut).map(drop))?;
     std::thread::sleep(AWAY);
     let reader = rig.reader();
     let before = billed(&reader)?;
-    rig.lift(&cut)?;
+    cuts.iter().try_for_each(|cut| rig.lift(cut))?;
     let (away_ms, start) = (milliseconds(away), Instant::now());
     wait(|| match oldest_unbilled_ms(&reader)? {
         lag if lag < CAUGHT_UP_MS => Ok(()),

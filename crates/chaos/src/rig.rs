@@ -102,7 +102,7 @@ impl Setup {
         match self.engines {
             Engines::Embedded => Targets {
                 processes: vec![Process::Standalone, Process::ClickHouse],
-                links: vec![Link::ClientToApi, Link::ConsumerToClickHouse],
+                links: vec![vec![Link::ClientToApi], vec![Link::ConsumerToClickHouse(0)]],
                 disks: vec![Disk::Log],
                 open_log: false,
             },
@@ -110,22 +110,38 @@ impl Setup {
                 let brokers = 0..self.brokers;
                 let services = (0..self.consumers).map(Process::EventConsumer);
                 let engines = [Process::IngestApi, Process::ClickHouse, Process::Database];
-                let links = [Link::ClientToApi, Link::ConsumerToClickHouse, Link::ApiToDatabase];
                 Targets {
                     processes: engines
                         .into_iter()
                         .chain(services)
                         .chain(brokers.clone().map(Process::Broker))
                         .collect(),
-                    links: links
-                        .into_iter()
-                        .chain(brokers.clone().map(Link::ServicesToBroker))
-                        .collect(),
+                    links: self.links_of_servers(),
                     disks: brokers.map(Disk::Broker).collect(),
                     open_log: true,
                 }
             }
         }
+    }
+
+    fn links_of_servers(&self) -> Vec<Vec<Link>> {
+        let consumers = || 0..self.consumers;
+        let brokers = || 0..self.brokers;
+        let to_brokers = |consumer| brokers().map(move |broker| (consumer, broker));
+        vec![
+            vec![Link::ClientToApi],
+            vec![Link::ApiToDatabase],
+            brokers().map(Link::ApiToBroker).collect(),
+            vec![Link::ApiToBrokers],
+            consumers()
+                .flat_map(to_brokers)
+                .map(|(consumer, broker)| Link::ConsumerToBroker(consumer, broker))
+                .collect(),
+            consumers().map(Link::ConsumerToBrokers).collect(),
+            consumers().map(Link::ConsumerToClickHouse).collect(),
+            brokers().map(Link::BrokersToBroker).collect(),
+            brokers().map(Link::BrokersToController).collect(),
+        ]
     }
 }
 
@@ -148,8 +164,24 @@ impl Rig {
         &self.services
     }
 
-    pub fn link(&self, link: Link) -> anyhow::Result<&Proxy> {
-        self.links.get(&link).with_context(|| format!("this stack has no {link:?}"))
+    /// The proxies of a link; one, unless it leads to all brokers.
+    pub fn link(&self, link: Link) -> anyhow::Result<Vec<&Proxy>> {
+        let is_part = |part: &Link| match (link, part) {
+            (Link::ApiToBrokers, Link::ApiToBroker(_)) => true,
+            (Link::ConsumerToBrokers(consumer), Link::ConsumerToBroker(of, _)) => consumer == *of,
+            (link, part) => link == *part,
+        };
+        let parts: Vec<_> =
+            self.links.iter().filter(|(part, _)| is_part(part)).map(|(_, proxy)| proxy).collect();
+        if parts.is_empty() {
+            bail!("this stack has no {link:?}");
+        }
+        Ok(parts)
+    }
+
+    /// How often faults of a link have done something.
+    pub fn hits(&self, link: Link) -> u64 {
+        self.link(link).unwrap_or_default().iter().map(|proxy| proxy.counts().hits).sum()
     }
 
     pub fn kafka(&self) -> anyhow::Result<&Kafka> {
@@ -167,7 +199,8 @@ impl Rig {
 
     /// Where clients reach the API: through its proxy.
     pub fn api_url(&self) -> anyhow::Result<String> {
-        Ok(format!("http://{}", self.link(Link::ClientToApi)?.address()))
+        let proxy = self.links.get(&Link::ClientToApi).context("every stack has an API")?;
+        Ok(format!("http://{}", proxy.address()))
     }
 
     /// ClickHouse for a person, around the proxies.
@@ -199,6 +232,17 @@ impl Rig {
                 None => Ok(()),
                 Some(service) => Err(format!("{} is not ready", service.process())),
             }
+        })
+    }
+
+    /// Waits until events are billed that were not before.
+    pub fn await_progress(&self) -> anyhow::Result<()> {
+        let reader = self.reader();
+        let count = || reader.number("SELECT count() FROM billable_events");
+        let before = within(READY_LIMIT, "the store answers", count)?;
+        within(READY_LIMIT, "events are billed again", || match count()? {
+            now if now > before => Ok(()),
+            now => Err(format!("still {now}")),
         })
     }
 

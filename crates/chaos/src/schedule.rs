@@ -20,7 +20,8 @@ pub struct TimedFault {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Targets {
     pub processes: Vec<Process>,
-    pub links: Vec<Link>,
+    /// By kind, each of which is drawn as often however many there are.
+    pub links: Vec<Vec<Link>>,
     pub disks: Vec<Disk>,
     /// Whether others can write into the log.
     pub open_log: bool,
@@ -135,7 +136,9 @@ fn pick_fault(random: &mut Random, kinds: &[Kind], targets: &Targets) -> Fault {
         Kind::Kill => Fault::Kill(random.pick(&targets.processes)),
         Kind::Pause => Fault::Pause(random.pick(&targets.processes)),
         Kind::Link => {
-            let link = random.pick(&targets.links);
+            let kinds: Vec<&[Link]> = targets.links.iter().map(Vec::as_slice).collect();
+            let of_a_kind = random.pick(&kinds);
+            let link = random.pick(of_a_kind);
             Fault::Link(link, pick_link_fault(random, link))
         }
         Kind::Point => {
@@ -175,9 +178,13 @@ fn pick_link_fault(random: &mut Random, link: Link) -> LinkFault {
         LinkFault::Slow { bytes_per_second: 20_000 + bytes },
         LinkFault::Delay { milliseconds: bytes % 1_500 },
     ];
-    if link == Link::ConsumerToClickHouse {
+    if let Link::ConsumerToClickHouse(_) = link {
         let code = random.pick(&CLICKHOUSE_CODES);
-        faults.extend([LinkFault::RefuseInserts { code }, LinkFault::FailAfterInserts { code }]);
+        faults.extend([
+            LinkFault::RefuseInserts { code },
+            LinkFault::FailAfterInserts { code },
+            LinkFault::RefuseQueries { code },
+        ]);
     }
     random.pick(&faults)
 }
@@ -222,7 +229,10 @@ mod tests {
                 Process::ClickHouse,
                 Process::Database,
             ],
-            links: vec![Link::ClientToApi, Link::ConsumerToClickHouse],
+            links: vec![
+                vec![Link::ClientToApi],
+                vec![Link::ConsumerToClickHouse(0), Link::ConsumerToClickHouse(1)],
+            ],
             disks: vec![Disk::ClickHouse],
             open_log: true,
         }
@@ -268,9 +278,18 @@ mod tests {
             }
         }
         let points = 5 * 3 + 2 * 11 * 3;
-        let (links, processes, shifts, disks, poison) = (10 + 12, 6 * 2, 4 + 2 * 6, 1, 9);
+        let (links, processes, shifts, disks, poison) = (10 + 2 * 13, 6 * 2, 4 + 2 * 6, 1, 9);
         let kinds = points + links + processes + shifts + disks + poison;
         assert_eq!(met.len(), kinds, "{met:#?}");
+    }
+
+    #[test]
+    fn the_way_of_a_service_to_kafka_has_one_fault_at_a_time() {
+        let cut = |link| Fault::Link(link, LinkFault::Cut).turn();
+        assert_eq!(cut(Link::ConsumerToBroker(1, 0)), cut(Link::ConsumerToBrokers(1)));
+        assert_eq!(cut(Link::ApiToBroker(2)), cut(Link::ApiToBrokers));
+        assert_ne!(cut(Link::ConsumerToBroker(0, 0)), cut(Link::ConsumerToBrokers(1)));
+        assert_ne!(cut(Link::BrokersToBroker(0)), cut(Link::BrokersToBroker(1)));
     }
 
     #[test]

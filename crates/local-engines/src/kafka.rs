@@ -14,10 +14,9 @@ pub use tools::Topic;
 
 use crate::free_port;
 use broker::{Broker, Java};
-use settings::Ports;
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 /// What cluster to start, and where it keeps what it needs.
@@ -33,20 +32,52 @@ pub struct KafkaOptions {
     pub quick_start: bool,
 }
 
-/// Where one broker is reached and keeps its records.
+/// Where one broker is reached and keeps its records. All ports are known before the broker starts, for
+/// proxies in front of them.
 #[derive(Clone, Debug)]
 pub struct BrokerOptions {
-    /// The loopback port for clients. It is known before the broker starts, for a proxy in front.
-    pub port: u16,
-    /// What clients are told to connect to, such as a proxy in front of `port`; the port when absent.
-    pub advertised: Option<SocketAddr>,
+    /// For clients: one or more, so that each client can come through a proxy of its own.
+    pub clients: Vec<Listener>,
+    /// For the other brokers.
+    pub replicas: Listener,
+    /// For the controllers, and for what brokers tell the active one.
+    pub controller: Listener,
     /// The log directory, which may be on a disk of its own; in the data directory when absent.
     pub log_dir: Option<PathBuf>,
 }
 
+/// A loopback port, and where those who come to it are told to connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    pub port: u16,
+    /// Such as a proxy in front of `port`; the port itself when absent.
+    pub advertised: Option<SocketAddr>,
+}
+
+impl Listener {
+    /// On a free port, without a proxy.
+    pub fn free() -> Self {
+        Self { port: free_port(), advertised: None }
+    }
+
+    /// The port itself.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    fn told(&self) -> SocketAddr {
+        self.advertised.unwrap_or_else(|| self.address())
+    }
+}
+
 impl BrokerOptions {
     fn new() -> Self {
-        Self { port: free_port(), advertised: None, log_dir: None }
+        Self {
+            clients: vec![Listener::free()],
+            replicas: Listener::free(),
+            controller: Listener::free(),
+            log_dir: None,
+        }
     }
 }
 
@@ -91,25 +122,24 @@ fn io_error(operation: &'static str) -> impl Fn(io::Error) -> KafkaError {
 pub struct Kafka {
     java: Java,
     brokers: Vec<Broker>,
-    /// What clients and brokers connect to, one each per broker.
-    advertised: Vec<SocketAddr>,
-    internal: Vec<SocketAddr>,
+    options: Vec<BrokerOptions>,
+    /// Where tests' own tools reach each broker.
+    direct: Vec<Listener>,
 }
 
 impl Kafka {
     /// Starts the brokers and returns once all of them answer clients.
     pub fn start(options: KafkaOptions) -> Result<Self, KafkaError> {
-        let KafkaOptions { brokers: each, data_dir, java_heap_mb, quick_start } = options;
-        if each.len() != 1 && each.len() != 3 {
-            return Err(KafkaError::Brokers(each.len()));
+        let KafkaOptions { brokers: options, data_dir, java_heap_mb, quick_start } = options;
+        if options.len() != 1 && options.len() != 3 {
+            return Err(KafkaError::Brokers(options.len()));
         }
         let java = Java { jars: ensure_jars()?, heap_mb: java_heap_mb, quick: quick_start };
         fs::create_dir_all(&data_dir).map_err(io_error("making the data directory"))?;
         let data_dir = data_dir.canonicalize().map_err(io_error("finding the data directory"))?;
-        let ports: Vec<_> =
-            each.iter().map(|_| Ports { internal: free_port(), controller: free_port() }).collect();
-        let brokers = (0..each.len())
-            .map(|index| Broker::prepare(index, &java, &data_dir, &each, &ports))
+        let direct: Vec<_> = options.iter().map(|_| Listener::free()).collect();
+        let brokers = (0..options.len())
+            .map(|index| Broker::prepare(index, &java, &data_dir, &options, direct[index]))
             .collect::<Result<Vec<_>, _>>()?;
         // Each step is begun on all brokers before it is waited for. Java takes its time to start,
         // and a controller alone has no quorum.
@@ -117,19 +147,25 @@ impl Kafka {
         formats.into_iter().flatten().try_for_each(broker::await_format)?;
         brokers.iter().try_for_each(Broker::launch)?;
         brokers.iter().try_for_each(Broker::await_started)?;
-        let advertised = each.iter().map(settings::advertised).collect();
-        let internal = ports.iter().map(|ports| ([127, 0, 0, 1], ports.internal).into()).collect();
-        Ok(Self { java, brokers, advertised, internal })
+        Ok(Self { java, brokers, options, direct })
     }
 
     /// `host:port` of every broker as clients are told, separated by commas.
     pub fn bootstrap(&self) -> String {
-        join(&self.advertised)
+        self.bootstrap_of(0)
+    }
+
+    /// The same for the client that has the listener at `client` of each broker's to itself.
+    ///
+    /// # Panics
+    /// When a broker has fewer listeners.
+    pub fn bootstrap_of(&self, client: usize) -> String {
+        join(self.options.iter().map(|broker| broker.clients[client]))
     }
 
     /// The same for those who are to reach the brokers past any proxy, such as a test's own tools.
     pub fn direct_bootstrap(&self) -> String {
-        join(&self.internal)
+        join(self.direct.iter().copied())
     }
 
     /// How many brokers there are, running or not.
@@ -197,8 +233,8 @@ impl Kafka {
     }
 }
 
-fn join(addresses: &[SocketAddr]) -> String {
-    addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",")
+fn join(listeners: impl Iterator<Item = Listener>) -> String {
+    listeners.map(|listener| listener.told().to_string()).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

@@ -56,6 +56,8 @@ pub enum Fault {
     /// ClickHouse's HTTP interface only: every INSERT passes. Instead of the server's answer the
     /// client gets an exception of this code, and its connection is closed.
     FailAfterInsert(u16),
+    /// The same as [`Self::AnswerInsertsWith`] for everything but INSERTs.
+    AnswerQueriesWith(u16),
 }
 
 /// Which way bytes go.

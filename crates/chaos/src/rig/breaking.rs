@@ -25,7 +25,7 @@ impl Rig {
             Fault::Kill(process) => self.kill(process)?,
             Fault::Pause(process) => self.pause(process)?,
             Fault::Link(link, fault) => {
-                self.link(link)?.set(on_the_wire(fault));
+                self.link(link)?.iter().for_each(|proxy| proxy.set(on_the_wire(fault)));
                 return Ok(Applied::Waiting);
             }
             Fault::Point(..) | Fault::ClockShift { .. } if !fault_injection::ENABLED => {
@@ -53,7 +53,7 @@ impl Rig {
             Fault::Kill(process) => self.start_again(process),
             Fault::Pause(process) => self.resume(process),
             Fault::Link(link, _) => {
-                self.link(link)?.set(proxy::Fault::None);
+                self.link(link)?.iter().for_each(|proxy| proxy.set(proxy::Fault::None));
                 Ok(())
             }
             Fault::Point(process, point, _) => self.service(process)?.disarm(point),
@@ -170,5 +170,6 @@ fn on_the_wire(fault: LinkFault) -> proxy::Fault {
         }
         LinkFault::RefuseInserts { code } => proxy::Fault::AnswerInsertsWith(code),
         LinkFault::FailAfterInserts { code } => proxy::Fault::FailAfterInsert(code),
+        LinkFault::RefuseQueries { code } => proxy::Fault::AnswerQueriesWith(code),
     }
 }

@@ -23,20 +23,21 @@ pub(super) fn start(setup: &Setup) -> anyhow::Result<Rig> {
     let listen = fixed_address();
     let links = BTreeMap::from([
         (Link::ClientToApi, Proxy::start(listen)?),
-        (Link::ConsumerToClickHouse, Proxy::start(clickhouse.address())?),
+        (Link::ConsumerToClickHouse(0), Proxy::start(clickhouse.address())?),
     ]);
-    let mut environment: Vec<_> = store_environment(&clickhouse, &links)
-        .into_iter()
-        .chain([
-            ("CLICKHOUSE_READER_USER", clickhouse.reader_user().to_owned()),
-            ("CLICKHOUSE_READER_PASSWORD", clickhouse.reader_password().to_owned()),
-            ("TALLYMARK_DATA_DIR", log_dir.display().to_string()),
-            ("TALLYMARK_LISTEN", listen.to_string()),
-            ("TALLYMARK_ADMIN_PORT", "0".to_owned()),
-            ("TALLYMARK_LOG", "info".to_owned()),
-        ])
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect();
+    let mut environment: Vec<_> =
+        store_environment(&clickhouse, &links[&Link::ConsumerToClickHouse(0)])
+            .into_iter()
+            .chain([
+                ("CLICKHOUSE_READER_USER", clickhouse.reader_user().to_owned()),
+                ("CLICKHOUSE_READER_PASSWORD", clickhouse.reader_password().to_owned()),
+                ("TALLYMARK_DATA_DIR", log_dir.display().to_string()),
+                ("TALLYMARK_LISTEN", listen.to_string()),
+                ("TALLYMARK_ADMIN_PORT", "0".to_owned()),
+                ("TALLYMARK_LOG", "info".to_owned()),
+            ])
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect();
     environment.extend(setup.environment.iter().cloned());
     let spec = ServiceSpec {
         process: Process::Standalone,
@@ -99,11 +100,10 @@ pub(super) fn clickhouse(
 /// How services reach ClickHouse: through the proxy.
 pub(super) fn store_environment(
     clickhouse: &EmbeddedClickHouse,
-    links: &BTreeMap<Link, Proxy>,
+    proxy: &Proxy,
 ) -> Vec<(&'static str, String)> {
-    let address = links[&Link::ConsumerToClickHouse].address();
     vec![
-        ("CLICKHOUSE_URL", format!("http://{address}")),
+        ("CLICKHOUSE_URL", format!("http://{}", proxy.address())),
         ("CLICKHOUSE_USER", clickhouse.service_user().to_owned()),
         ("CLICKHOUSE_PASSWORD", clickhouse.service_password().to_owned()),
     ]

@@ -7,7 +7,7 @@ use super::{Rig, Setup, Supervisor};
 use crate::fault::{Disk, Link, Process};
 use crate::poison::Poisoner;
 use anyhow::Context as _;
-use local_engines::kafka::{Kafka, KafkaOptions};
+use local_engines::kafka::{Kafka, KafkaOptions, Listener};
 use local_engines::postgres::{Postgres, PostgresOptions};
 use local_engines::small_disk::SmallDisk;
 use std::collections::BTreeMap;
@@ -29,7 +29,9 @@ pub(super) fn start(setup: &Setup) -> anyhow::Result<Rig> {
     let postgres =
         Postgres::start(PostgresOptions { data_dir: directory.path().join("postgres") })?;
     let clickhouse = clickhouse(setup, directory.path(), &mut disks)?;
-    links.insert(Link::ConsumerToClickHouse, Proxy::start(clickhouse.address())?);
+    for number in 0..setup.consumers {
+        links.insert(Link::ConsumerToClickHouse(number), Proxy::start(clickhouse.address())?);
+    }
     links.insert(
         Link::ApiToDatabase,
         Proxy::start(SocketAddr::from(([127, 0, 0, 1], postgres.port())))?,
@@ -40,9 +42,12 @@ pub(super) fn start(setup: &Setup) -> anyhow::Result<Rig> {
     configuration.migrate()?;
     let tenants = configuration.create_tenants()?;
 
-    let store = store_environment(&clickhouse, &links);
-    migrate(&store)?;
-    let kafka_environment = kafka_environment(setup, &kafka);
+    let store =
+        |number: u8| store_environment(&clickhouse, &links[&Link::ConsumerToClickHouse(number)]);
+    migrate(&store(0))?;
+    let consumers: Vec<_> = (0..setup.consumers)
+        .map(|number| consumer(number, store(number), &kafka, directory.path()))
+        .collect();
     let proxied = format!(":{}/", links[&Link::ApiToDatabase].address().port());
     let database_url =
         configuration.database_url.replacen(&format!(":{}/", postgres.port()), &proxied, 1);
@@ -56,13 +61,14 @@ pub(super) fn start(setup: &Setup) -> anyhow::Result<Rig> {
             ("TALLYMARK_LISTEN", api_address.to_string()),
             ("TALLYMARK_API_KEY_PEPPER", PEPPER.to_owned()),
             ("DATABASE_URL", database_url),
+            ("KAFKA_BROKERS", kafka.bootstrap_of(API)),
         ]),
         ready_url: format!("http://{api_address}/ready"),
         directory: directory.path().to_owned(),
     }];
-    specs.extend((0..setup.consumers).map(|number| consumer(number, &store, directory.path())));
+    specs.extend(consumers);
     for spec in &mut specs {
-        spec.environment.extend(kafka_environment.iter().cloned());
+        spec.environment.extend(topic_environment(setup));
         spec.environment.extend(setup.environment.iter().cloned());
     }
     let services: Vec<_> = specs
@@ -88,14 +94,25 @@ pub(super) fn start(setup: &Setup) -> anyhow::Result<Rig> {
     Ok(rig)
 }
 
-fn consumer(number: u8, store: &[(&'static str, String)], directory: &Path) -> ServiceSpec {
+fn consumer(
+    number: u8,
+    store: Vec<(&'static str, String)>,
+    kafka: &Kafka,
+    directory: &Path,
+) -> ServiceSpec {
     let address = fixed_address();
-    let admin = [("TALLYMARK_ADMIN_LISTEN", address.to_string())];
+    let mut environment = store;
+    environment.push(("TALLYMARK_ADMIN_LISTEN", address.to_string()));
+    environment.push(("KAFKA_BROKERS", kafka.bootstrap_of(listener_of(number))));
+    // Members with and without an instance id may be in one group, and each kind has faults of its own.
+    if number == 0 {
+        environment.push(("KAFKA_GROUP_INSTANCE_ID", "event-consumer-1".to_owned()));
+    }
     ServiceSpec {
         process: Process::EventConsumer(number),
         program: "event-consumer",
         arguments: Vec::new(),
-        environment: named(store.iter().cloned().chain(admin)),
+        environment: named(environment),
         ready_url: format!("http://{address}/ready"),
         directory: directory.to_owned(),
     }
@@ -105,7 +122,7 @@ fn named(pairs: impl IntoIterator<Item = (&'static str, String)>) -> Vec<(String
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// The brokers, each with a proxy in front of the port for clients.
+/// The brokers, each with a proxy for every service, for the other brokers and for controllers.
 fn kafka(
     setup: &Setup,
     directory: &Path,
@@ -119,9 +136,19 @@ fn kafka(
     };
     options.quick_start = true;
     for (number, broker) in (0..).zip(&mut options.brokers) {
-        let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], broker.port)))?;
-        broker.advertised = Some(proxy.address());
-        links.insert(Link::ServicesToBroker(number), proxy);
+        let mut through_proxy = |link: Link| -> anyhow::Result<Listener> {
+            let listener = Listener::free();
+            let proxy = Proxy::start(listener.address())?;
+            let advertised = Some(proxy.address());
+            links.insert(link, proxy);
+            Ok(Listener { advertised, ..listener })
+        };
+        broker.clients = vec![through_proxy(Link::ApiToBroker(number))?];
+        for consumer in 0..setup.consumers {
+            broker.clients.push(through_proxy(Link::ConsumerToBroker(consumer, number))?);
+        }
+        broker.replicas = through_proxy(Link::BrokersToBroker(number))?;
+        broker.controller = through_proxy(Link::BrokersToController(number))?;
         let disk = directory.join(format!("kafka-disk-{}", number + 1));
         // Kafka wants a directory of its own, without what a file system may keep at its root.
         broker.log_dir = Some(place(setup, Disk::Broker(number), &disk, disks)?.join("data"));
@@ -129,8 +156,16 @@ fn kafka(
     Ok(Kafka::start(options)?)
 }
 
-fn kafka_environment(setup: &Setup, kafka: &Kafka) -> Vec<(String, String)> {
-    let mut environment = vec![("KAFKA_BROKERS", kafka.bootstrap())];
+/// The listener that each broker has for the API.
+const API: usize = 0;
+
+/// The listener that each broker has for a consumer.
+fn listener_of(consumer: u8) -> usize {
+    API + 1 + usize::from(consumer)
+}
+
+fn topic_environment(setup: &Setup) -> Vec<(String, String)> {
+    let mut environment = Vec::new();
     if setup.brokers == 1 {
         environment.push(("KAFKA_ALLOW_SINGLE_REPLICA", "true".to_owned()));
         environment.push(("KAFKA_REPLICATION_FACTOR", "1".to_owned()));

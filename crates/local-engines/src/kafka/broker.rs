@@ -1,7 +1,7 @@
 //! One broker: its files and its process.
 
-use super::settings::{Ports, settings};
-use super::{BrokerOptions, KafkaError, io_error};
+use super::settings::settings;
+use super::{BrokerOptions, KafkaError, Listener, io_error};
 use crate::process::ManagedProcess;
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -40,13 +40,13 @@ impl Broker {
         java: &Java,
         data_dir: &Path,
         brokers: &[BrokerOptions],
-        ports: &[Ports],
+        direct: Listener,
     ) -> Result<Self, KafkaError> {
         let directory = data_dir.join(format!("broker-{}", index + 1));
         let data = brokers[index].log_dir.clone().unwrap_or_else(|| directory.join("data"));
         let broker = Self { index, java: java.clone(), directory, data, process: Mutex::new(None) };
         fs::create_dir_all(&broker.directory).map_err(io_error("making a broker's directory"))?;
-        let text = settings(index, brokers, ports, &broker.data);
+        let text = settings(index, brokers, direct, &broker.data);
         fs::write(broker.settings_file(), text).map_err(io_error("writing a broker's settings"))?;
         Ok(broker)
     }

@@ -1,42 +1,48 @@
 //! What a broker is told at its start.
 
-use super::BrokerOptions;
-use std::net::{Ipv4Addr, SocketAddr};
+use super::{BrokerOptions, Listener};
+use std::net::SocketAddr;
 use std::path::Path;
 
-/// The loopback ports of a broker that only brokers use.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ports {
-    /// Where other brokers and the tools of [`super::tools`] reach it, past any proxy.
-    pub(super) internal: u16,
-    pub(super) controller: u16,
-}
-
-/// `server.properties` of the broker at `index`, whose `data` is its log directory.
+/// `server.properties` of the broker at `index`, whose `data` is its log directory. Tests' own tools reach
+/// it at `direct`.
 pub(super) fn settings(
     index: usize,
     brokers: &[BrokerOptions],
-    ports: &[Ports],
+    direct: Listener,
     data: &Path,
 ) -> String {
-    let (id, own, Ports { internal, controller }) = (index + 1, &brokers[index], ports[index]);
-    let voters: Vec<_> = ports
+    let (id, own) = (index + 1, &brokers[index]);
+    let voters: Vec<_> = brokers
         .iter()
         .zip(1..)
-        .map(|(ports, id): (_, usize)| format!("{id}@127.0.0.1:{}", ports.controller))
+        .map(|(broker, id): (_, usize)| format!("{id}@{}", broker.controller.told()))
         .collect();
-    let (clients, advertised) = (own.port, advertised(own));
+    let named = [("DIRECT", direct), ("REPLICAS", own.replicas)].map(|(n, l)| (n.to_owned(), l));
+    let clients = own.clients.iter().zip(1..);
+    let clients =
+        clients.map(|(listener, number): (_, usize)| (format!("CLIENT{number}"), *listener));
+    let listeners: Vec<_> = clients.chain(named).collect();
+    let list = |address: fn(&Listener) -> SocketAddr| {
+        let each =
+            listeners.iter().map(|(name, listener)| format!("{name}://{}", address(listener)));
+        each.collect::<Vec<_>>().join(",")
+    };
+    let (bound, told) = (list(Listener::address), list(Listener::told));
+    let protocols: String =
+        listeners.iter().map(|(name, _)| format!("{name}:PLAINTEXT,")).collect();
+    let controller = own.controller.address();
     let (replicas, in_sync) = if brokers.len() >= 3 { (3, 2) } else { (1, 1) };
     let mut text = format!(
         "process.roles=broker,controller
 node.id={id}
 controller.quorum.voters={voters}
-listeners=CLIENTS://127.0.0.1:{clients},INTERNAL://127.0.0.1:{internal},CONTROLLER://127.0.0.1:{controller}
-# Brokers reach each other directly, also when clients go through proxies.
-advertised.listeners=CLIENTS://{advertised},INTERNAL://127.0.0.1:{internal}
-listener.security.protocol.map=CLIENTS:PLAINTEXT,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners={bound},CONTROLLER://{controller}
+# Whoever comes to a listener is sent on to where that one is advertised: each through its own proxy.
+advertised.listeners={told}
+listener.security.protocol.map={protocols}CONTROLLER:PLAINTEXT
 controller.listener.names=CONTROLLER
-inter.broker.listener.name=INTERNAL
+inter.broker.listener.name=REPLICAS
 log.dirs={data}
 # Topics are made on purpose, with the settings they need.
 auto.create.topics.enable=false
@@ -67,11 +73,6 @@ num.io.threads=4
     text
 }
 
-/// Where clients are told to go.
-pub(super) fn advertised(broker: &BrokerOptions) -> SocketAddr {
-    broker.advertised.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, broker.port)))
-}
-
 /// What only a cluster is told. It is there to be broken, and faults of a few seconds should reach
 /// every stage of a fail-over, so its clocks run faster than those of a cluster that is to be left
 /// alone. None of them weakens what an acknowledged write means.
@@ -99,19 +100,30 @@ log.segment.delete.delay.ms=1000
 mod tests {
     use super::*;
 
+    const fn listener(port: u16) -> Listener {
+        Listener { port, advertised: None }
+    }
+
     fn settings_of(index: usize, count: u16) -> String {
-        let broker = |n| BrokerOptions { port: 9000 + n, advertised: None, log_dir: None };
+        let broker = |n| BrokerOptions {
+            clients: vec![listener(9000 + n)],
+            replicas: listener(9100 + n),
+            controller: listener(9200 + n),
+            log_dir: None,
+        };
         let mut brokers: Vec<_> = (1..=count).map(broker).collect();
-        brokers[0].advertised = Some(([127, 0, 0, 1], 7000).into());
-        let ports: Vec<_> =
-            (1..=count).map(|n| Ports { internal: 9100 + n, controller: 9200 + n }).collect();
-        settings(index, &brokers, &ports, Path::new("/data"))
+        let proxy = |port| Some(([127, 0, 0, 1], port).into());
+        let second = Listener { port: 9501, advertised: proxy(7001) };
+        brokers[0].clients[0].advertised = proxy(7000);
+        brokers[0].clients.push(second);
+        brokers[0].controller.advertised = proxy(7002);
+        settings(index, &brokers, listener(9300), Path::new("/data"))
     }
 
     #[test]
     fn one_broker_asks_for_one_replica() {
         let settings = settings_of(0, 1);
-        assert!(settings.contains("controller.quorum.voters=1@127.0.0.1:9201\n"), "{settings}");
+        assert!(settings.contains("controller.quorum.voters=1@127.0.0.1:7002\n"), "{settings}");
         assert!(settings.contains("offsets.topic.replication.factor=1\n"), "{settings}");
         assert!(!settings.contains("min.insync.replicas"), "{settings}");
     }
@@ -121,7 +133,7 @@ mod tests {
         let settings = settings_of(2, 3);
         for line in [
             "node.id=3",
-            "controller.quorum.voters=1@127.0.0.1:9201,2@127.0.0.1:9202,3@127.0.0.1:9203",
+            "controller.quorum.voters=1@127.0.0.1:7002,2@127.0.0.1:9202,3@127.0.0.1:9203",
             "offsets.topic.replication.factor=3",
             "transaction.state.log.replication.factor=3",
             "transaction.state.log.min.isr=2",
@@ -132,16 +144,20 @@ mod tests {
     }
 
     #[test]
-    fn clients_are_sent_to_the_advertised_address_and_brokers_are_not() {
-        let expected = [
-            "CLIENTS://127.0.0.1:7000,INTERNAL://127.0.0.1:9101",
-            "CLIENTS://127.0.0.1:9002,INTERNAL://127.0.0.1:9102",
-        ];
-        for (index, expected) in expected.into_iter().enumerate() {
-            let settings = settings_of(index, 3);
-            let line = format!("advertised.listeners={expected}\n");
-            assert!(settings.contains(&line), "{settings}");
-            assert!(settings.contains("listeners=CLIENTS://127.0.0.1:900"), "{settings}");
+    fn each_listener_is_bound_to_its_port_and_advertises_its_proxy() {
+        let first = settings_of(0, 3);
+        for line in [
+            "listeners=CLIENT1://127.0.0.1:9001,CLIENT2://127.0.0.1:9501,DIRECT://127.0.0.1:9300,\
+             REPLICAS://127.0.0.1:9101,CONTROLLER://127.0.0.1:9201",
+            "advertised.listeners=CLIENT1://127.0.0.1:7000,CLIENT2://127.0.0.1:7001,\
+             DIRECT://127.0.0.1:9300,REPLICAS://127.0.0.1:9101",
+            "listener.security.protocol.map=CLIENT1:PLAINTEXT,CLIENT2:PLAINTEXT,DIRECT:PLAINTEXT,\
+             REPLICAS:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        ] {
+            assert!(first.lines().any(|found| found == line), "{line} in {first}");
         }
+        let second = settings_of(1, 3);
+        let line = "advertised.listeners=CLIENT1://127.0.0.1:9002,DIRECT://127.0.0.1:9300,REPLICAS://127.0.0.1:9102";
+        assert!(second.lines().any(|found| found == line), "{second}");
     }
 }

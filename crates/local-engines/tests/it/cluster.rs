@@ -93,14 +93,20 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[test]
-fn writes_need_two_of_three_brokers_and_clients_go_through_the_advertised_addresses() {
+fn writes_need_two_of_three_brokers_and_everybody_goes_through_the_advertised_addresses() {
     let directory = tempfile::tempdir().unwrap();
     let mut options = KafkaOptions::cluster(directory.path());
-    let mut forwarders = Vec::new();
+    let (mut of_clients, mut of_replicas, mut of_controllers) = (vec![], vec![], vec![]);
     for broker in &mut options.brokers {
-        let forwarder = Forwarder::start(broker.port);
-        broker.advertised = Some(forwarder.address);
-        forwarders.push(forwarder);
+        for (listener, forwarders) in [
+            (&mut broker.clients[0], &mut of_clients),
+            (&mut broker.replicas, &mut of_replicas),
+            (&mut broker.controller, &mut of_controllers),
+        ] {
+            let forwarder = Forwarder::start(listener.port);
+            listener.advertised = Some(forwarder.address);
+            forwarders.push(forwarder);
+        }
     }
     options.brokers[0].log_dir = Some(directory.path().join("elsewhere"));
     let started = Kafka::start(options);
@@ -116,7 +122,9 @@ fn writes_need_two_of_three_brokers_and_clients_go_through_the_advertised_addres
     assert_eq!(kafka.topics().unwrap(), [TOPIC]);
     produce(&kafka, 20, PATIENCE).unwrap();
     assert_eq!(stored(&kafka), 20);
-    assert!(forwarders.iter().any(|forwarder| forwarder.connections() > 0));
+    for forwarders in [of_clients, of_replicas, of_controllers] {
+        assert!(forwarders.iter().any(|forwarder| forwarder.connections() > 0));
+    }
 
     kafka.kill(0).unwrap();
     assert!(!kafka.is_running(0) && kafka.pid(0).is_none());

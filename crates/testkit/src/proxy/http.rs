@@ -17,6 +17,11 @@ pub(super) fn begins_insert(piece: &[u8]) -> bool {
     })
 }
 
+/// Whether a piece begins with the whole head of a request that is no INSERT.
+pub(super) fn begins_query(piece: &[u8]) -> bool {
+    head(piece).is_some() && !begins_insert(piece)
+}
+
 /// Whether a piece of a stream has the words of an INSERT into `usage_events`.
 pub(super) fn names_usage_events(piece: &[u8]) -> bool {
     has(piece, b"INSERT") && has(piece, b"usage_events")
@@ -203,7 +208,7 @@ mod tests {
 
     #[test]
     fn an_insert_is_known_by_its_address() {
-        assert!(begins_insert(CHUNKED));
+        assert!(begins_insert(CHUNKED) && !begins_query(CHUNKED));
         for other in [
             "GET /?query=INSERT HTTP/1.1\r\n\r\n",
             "POST /?query=SELECT+1 HTTP/1.1\r\n\r\nINSERT",
@@ -212,6 +217,8 @@ mod tests {
         ] {
             assert!(!begins_insert(other.as_bytes()), "{other}");
         }
+        assert!(begins_query(b"POST /?query=SELECT+1 HTTP/1.1\r\n\r\nINSERT"));
+        assert!(!begins_query(b"POST /?query=SELECT HTTP/1.1\r\nHost: h\r\n"));
     }
 
     #[test]

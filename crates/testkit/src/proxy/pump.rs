@@ -33,8 +33,8 @@ enum Step {
     /// It vanishes.
     Lose,
     End(End),
-    /// It begins an INSERT that is not to pass.
-    RefuseInsert(u16),
+    /// It begins a request of ClickHouse's HTTP interface that is not to pass.
+    Refuse(u16),
 }
 
 /// What both directions of a connection know about its last request.
@@ -139,7 +139,7 @@ impl<'a> Pump<'a> {
                     return Ok(());
                 }
                 Step::End(end) => return Err(end),
-                Step::RefuseInsert(code) => {
+                Step::Refuse(code) => {
                     read_to_end(piece, from).await?;
                     return Err(End::Answered(code));
                 }
@@ -209,7 +209,10 @@ impl<'a> Pump<'a> {
             }
             (Fault::HoldInsertAnswers, Answers) if held.load(Ordering::Acquire) => Step::Wait,
             (Fault::AnswerInsertsWith(code), Requests) if http::begins_insert(piece) => {
-                Step::RefuseInsert(code)
+                Step::Refuse(code)
+            }
+            (Fault::AnswerQueriesWith(code), Requests) if http::begins_query(piece) => {
+                Step::Refuse(code)
             }
             (Fault::FailAfterInsert(code), Answers) if inserts.load(Ordering::Acquire) => {
                 Step::End(End::Answered(code))

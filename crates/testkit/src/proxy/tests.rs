@@ -289,6 +289,22 @@ fn inserts_are_refused_with_an_exception_and_do_not_pass() {
 }
 
 #[test]
+fn queries_are_refused_with_an_exception_and_inserts_pass() {
+    let rig = Rig::start();
+    let mut client = rig.connect();
+    rig.proxy.set(Fault::AnswerQueriesWith(241));
+    client.send(INSERT);
+    client.expect(INSERT);
+    let before = rig.received.load(Ordering::Relaxed);
+    client.send(SELECT);
+    let answer = String::from_utf8(client.rest()).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+    assert!(answer.contains("Code: 241. DB::Exception: "), "{answer}");
+    assert_eq!(rig.received.load(Ordering::Relaxed), before);
+    assert_eq!(rig.proxy.counts().hits, 1);
+}
+
+#[test]
 fn inserts_pass_and_are_answered_with_an_exception() {
     let rig = Rig::start();
     let mut client = rig.connect();
