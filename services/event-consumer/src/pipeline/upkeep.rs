@@ -104,16 +104,3 @@ impl Pipeline {
         self.parts.health.stall(reason);
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rebuild_that_was_too_large_is_tried_again_once_there_is_more_memory() {
-        let mut rebuild = TooLarge::new(vec![Tenure { partition: 0, generation: 1 }], 1000);
-        assert!(!rebuild.try_again(900) && !rebuild.try_again(1000) && !rebuild.again);
-        assert!(rebuild.try_again(1001) && rebuild.again);
-        assert!(!rebuild.try_again(2000), "it is under way");
-    }
-}

@@ -9,7 +9,7 @@ use super::{End, Member, Reason};
 use crate::batch::Tenure;
 use crate::fit::check_fit;
 use crate::too_large::TooLarge;
-use event_log::{Assignment, Offset, PartitionId};
+use event_log::{Assignment, PartitionId};
 
 impl Member {
     pub(super) fn assigned(&mut self, world: &mut World, assignments: &[Assignment]) {
