@@ -30,8 +30,8 @@ pub enum StartError {
     Library(#[from] LoadError),
     #[error(
         "the engine did not start. If TOO_MANY_UNEXPECTED_DATA_PARTS is in what it said above, a part of a table is \
-         damaged, and the engine would bill without its rows. To set the part aside and restore its rows from the log: \
-         touch '{flag}', start again, `tallymark replay --from earliest`, `tallymark reconcile` (docs/operations.md)",
+         damaged, and the engine would bill without its rows. The way back (docs/operations.md): stop the services; \
+         touch '{flag}'; `tallymark replay --from earliest`; `tallymark reconcile`; start the services",
         flag = flag.display()
     )]
     Boot { flag: PathBuf, source: ConnectError },
