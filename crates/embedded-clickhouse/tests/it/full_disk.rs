@@ -136,7 +136,8 @@ async fn nothing_acknowledged_is_lost_when_the_disk_fills_up_while_parts_are_wri
     let Some((engine, disk)) = on_small_disk() else { return };
     let client = client(&engine).with_validation(false);
     create_table(&client).await.unwrap().unwrap();
-    let (stop, acknowledged, refused) = <(Arc<AtomicBool>, Arc<AtomicU64>, Arc<AtomicU64>)>::default();
+    let (stop, acknowledged, refused) =
+        <(Arc<AtomicBool>, Arc<AtomicU64>, Arc<AtomicU64>)>::default();
     let writers: Vec<_> = (0..2)
         .map(|writer| {
             let (acknowledged, refused) = (Arc::clone(&acknowledged), Arc::clone(&refused));

@@ -32,7 +32,7 @@ fn store() -> Store {
     bench.publish(&events);
     bench.publish(&events[..7]);
     bench.consume();
-    // Read from other engines, so that this one has none of its files in memory yet.
+    // Started anew before and after the bill is read: marks that were read once are kept in memory.
     engine.kill().unwrap();
     engine.start_again().unwrap();
     let (bill, audit) = (bench.bill(), audit(&bench));

@@ -155,7 +155,8 @@ fn a_damaged_store_is_restored_while_the_stack_is_stopped() {
     let settled = ["reconcile", "--from", &from, "--to", &to, "--settle", "1ms"];
     assert_ends(&tallymark(&directory, &settled), 0, "PASSED: the bill is what was accepted.");
     stack.start_again(&[]);
-    let changed: Vec<_> = (0..40).map(|n| Event::tokens(format!("t{n}"), now_ms(), n + 1)).collect();
+    let changed: Vec<_> =
+        (0..40).map(|n| Event::tokens(format!("t{n}"), now_ms(), n + 1)).collect();
     stack.sender().send(&changed, &mut Ledger::default());
     wait::until("the changed copies are set aside", || {
         let sql = "SELECT count() FROM usage_event_conflicts FINAL";
