@@ -96,14 +96,13 @@ pub struct Rig {
 }
 
 impl Setup {
-    /// Everything that is broken at random. ClickHouse's disk is not: a part that is written while it
-    /// fills up may be damaged (docs/reliability.md).
+    /// Everything that is broken at random.
     pub fn targets(&self) -> Targets {
         match self.engines {
             Engines::Embedded => Targets {
                 processes: vec![Process::Standalone, Process::ClickHouse],
                 links: vec![vec![Link::ClientToApi], vec![Link::ConsumerToClickHouse(0)]],
-                disks: vec![Disk::Log],
+                disks: vec![Disk::Log, Disk::ClickHouse],
                 open_log: false,
             },
             Engines::Servers => {
@@ -117,7 +116,7 @@ impl Setup {
                         .chain(brokers.clone().map(Process::Broker))
                         .collect(),
                     links: self.links_of_servers(),
-                    disks: brokers.map(Disk::Broker).collect(),
+                    disks: brokers.map(Disk::Broker).chain([Disk::ClickHouse]).collect(),
                     open_log: true,
                 }
             }

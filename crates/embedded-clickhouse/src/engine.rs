@@ -28,8 +28,13 @@ pub enum StartError {
     Path(PathBuf),
     #[error(transparent)]
     Library(#[from] LoadError),
-    #[error("the engine did not start")]
-    Boot(#[from] ConnectError),
+    #[error(
+        "the engine did not start. If TOO_MANY_UNEXPECTED_DATA_PARTS is in what it said above, a part of a table is \
+         damaged, and the engine would bill without its rows. The way back (docs/operations.md): stop the services; \
+         touch '{flag}'; `tallymark replay --from earliest`; `tallymark reconcile`; start the services",
+        flag = flag.display()
+    )]
+    Boot { flag: PathBuf, source: ConnectError },
     #[error("the engine started but does not work: {0}")]
     Broken(Exception),
 }
@@ -68,13 +73,18 @@ impl Engine {
         let lock = lock(&data_dir, PREDECESSOR_WAIT)?;
         let config = files::write(&data_dir, settings)?;
         let path_argument = format!("--path={}", utf8(&data_dir.join("engine"))?);
+        // Where a person puts the file with which the engine sets damaged parts aside, once.
+        let flags = data_dir.join("engine/flags");
+        std::fs::create_dir_all(&flags).map_err(directory)?;
         let library = Library::load(library)?;
         let boot = [
             path_argument.clone(),
             format!("--config-file={config}"),
             "--log-level=warning".to_owned(),
         ];
-        let mut keeper = library.connect(&boot)?;
+        let boot_error =
+            |source| StartError::Boot { flag: flags.join("force_restore_data"), source };
+        let mut keeper = library.connect(&boot).map_err(boot_error)?;
         keeper
             .query(b"SELECT getSetting('implicit_select'), getSetting('async_insert')", "TSV", &[])
             .map_err(|error| Exception::from_engine(&error))

@@ -1,5 +1,7 @@
 //! Starts the engine, serves it until SIGTERM, and closes it.
 
+mod write;
+
 use anyhow::Context as _;
 use clap::Parser as _;
 use embedded_clickhouse::access::Users;
@@ -50,6 +52,10 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
         end_with_input(lifecycle.shutdown_token())?;
     }
     let users = Users::from_config(&config);
+    anyhow::ensure!(
+        write::is_found_by_libraries(),
+        "this program was linked so that libchdb does not find its `write`; it is not safe on a full disk"
+    );
     let (listen, port_file) = (config.listen, config.port_file.clone());
     let engine = tokio::task::spawn_blocking(move || {
         let settings = EngineSettings {
@@ -79,6 +85,11 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
             .with_context(|| format!("cannot write {}", port_file.display()))?;
     }
     tracing::info!(%address, version = engine.version(), "the engine answers");
+    let shutdown = lifecycle.shutdown_token();
+    tokio::spawn(async move {
+        shutdown.cancelled().await;
+        write::stop_waiting();
+    });
     let code = lifecycle.run(DRAIN + STRAGGLERS).await;
     if server.finish(STRAGGLERS).await {
         engine.close();

@@ -133,6 +133,10 @@ impl EmbeddedClickHouse {
         &self.options.reader_password
     }
 
+    pub fn data_dir(&self) -> &Path {
+        &self.options.data_dir
+    }
+
     pub fn log_file(&self) -> &Path {
         &self.options.log_file
     }

@@ -37,11 +37,40 @@ pub struct PublishingEngines {
     engine: Option<EmbeddedClickHouse>,
 }
 
+/// What a command has started for its own time, because the stack is stopped.
+#[derive(Debug)]
+pub struct StartedHere {
+    engine: Option<EmbeddedClickHouse>,
+    /// Held, not used: a stack that is started meanwhile would not know the ids that are being restored.
+    _log: EmbeddedLog,
+}
+
 /// The engines as `args` name them; nothing is locked, and the services may run.
 pub async fn open(args: &EngineArgs) -> anyhow::Result<Engines> {
     let engines = block_in_place(|| connect(args))?;
     answering(engines.store.clone()).await?;
     Ok(engines)
+}
+
+/// As [`open`]. Of a data directory whose stack is stopped, the ClickHouse engine is started here, and
+/// the stack cannot start before [`StartedHere`] is gone.
+pub async fn open_or_start(args: &EngineArgs) -> anyhow::Result<(Engines, Option<StartedHere>)> {
+    let stopped = block_in_place(|| {
+        let data_dir = args.data_dir.as_deref().map(DataDir::open).transpose()?;
+        let Some(data_dir) = data_dir else { return Ok(None) };
+        // A log that somebody else has open is that of a running stack.
+        let log = open_log(&data_dir.log(), &args.kafka_group).ok();
+        anyhow::Ok(log.map(|log| (data_dir, log)))
+    })?;
+    let Some((data_dir, log)) = stopped else { return Ok((open(args).await?, None)) };
+    let (reader, source, config, engine) = block_in_place(|| {
+        let (config, engine) = data_dir.own_store(&args.store)?;
+        let reader = EmbeddedReader::open(&data_dir.log(), &args.kafka_group)?;
+        let source = embedded_source(args, reader.partition_count());
+        anyhow::Ok((Box::new(reader), source, config, engine))
+    })?;
+    let store = answering(UsageStore::connect(&config)).await?;
+    Ok((Engines { reader, store, source }, Some(StartedHere { engine, _log: log })))
 }
 
 fn connect(args: &EngineArgs) -> anyhow::Result<Engines> {
@@ -120,9 +149,20 @@ impl PublishingEngines {
     pub fn close(self) -> anyhow::Result<()> {
         let Self { producer, store: _, source: _, engine } = self;
         drop(producer);
-        if let Some(engine) = engine {
-            engine.stop().context("the ClickHouse engine did not stop")?;
-        }
-        Ok(())
+        stop(engine.as_ref())
     }
+}
+
+impl StartedHere {
+    /// Stops it. Blocks.
+    pub fn stop(&self) -> anyhow::Result<()> {
+        stop(self.engine.as_ref())
+    }
+}
+
+fn stop(engine: Option<&EmbeddedClickHouse>) -> anyhow::Result<()> {
+    if let Some(engine) = engine {
+        engine.stop().context("the ClickHouse engine did not stop")?;
+    }
+    Ok(())
 }

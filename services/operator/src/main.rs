@@ -8,7 +8,7 @@ use operator::config::{
 };
 use operator::dead_letters::text::{self, DeadLetterReport};
 use operator::dead_letters::{Retried, Selection, retry};
-use operator::engines::{self, open_for_publishing, open_store};
+use operator::engines::{self, StartedHere, open_for_publishing, open_or_start, open_store};
 use operator::output::{print, write_json};
 use operator::reconcile::reconcile;
 use operator::reconcile::text::text as reconcile_text;
@@ -52,9 +52,11 @@ async fn run_reconcile(args: ReconcileArgs) -> anyhow::Result<ExitCode> {
         return schedule::serve(args, every).await;
     }
     let (from, to) = args.from.zip(args.to).context("--from and --to are needed")?;
-    let mut engines = engines::open(&args.engines).await?;
+    let (mut engines, started) = open_or_start(&args.engines).await?;
     let request = schedule::request(&args, from..to);
-    let report = reconcile(&mut engines, &request, SystemClock.now()).await?;
+    let report = reconcile(&mut engines, &request, SystemClock.now()).await;
+    stop(started.as_ref())?;
+    let report = report?;
     // With --json - standard output is for the JSON alone.
     if args.json.as_deref() != Some(Path::new("-")) {
         print(&reconcile_text(&report))?;
@@ -70,11 +72,17 @@ async fn run_reconcile(args: ReconcileArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn stop(started: Option<&StartedHere>) -> anyhow::Result<()> {
+    started.map_or(Ok(()), |started| block_in_place(|| started.stop()))
+}
+
 async fn run_replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
-    let mut engines = engines::open(&args.engines).await?;
+    let (mut engines, started) = open_or_start(&args.engines).await?;
     let ReplayArgs { from, to, dry_run, dedup_horizon: horizon, memory, .. } = *args;
     let request = Request { from, to, dry_run, horizon, memory };
-    let replayed = replay(&mut engines, &request, SystemClock.now()).await?;
+    let replayed = replay(&mut engines, &request, SystemClock.now()).await;
+    stop(started.as_ref())?;
+    let replayed = replayed?;
     let mut not_restored = 0;
     for Replayed { partition, offsets, tally, not_restored: missing } in &replayed {
         print(&format!(

@@ -9,6 +9,8 @@ mod cancellation;
 #[cfg(test)]
 mod formats;
 #[cfg(test)]
+mod full_disk;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod process;

@@ -46,7 +46,7 @@ fn options(directory: &Path) -> EmbeddedClickHouseOptions {
     }
 }
 
-fn start(change: impl FnOnce(&mut EmbeddedClickHouseOptions)) -> Option<Own> {
+pub(crate) fn start(change: impl FnOnce(&mut EmbeddedClickHouseOptions)) -> Option<Own> {
     if !library_available() {
         return None;
     }

@@ -33,6 +33,7 @@ use usage_store::{UsageStore, UsageStoreConfig};
 
 pub(crate) const PARTITIONS: u16 = 3;
 const GROUP: &str = "event-consumer";
+const BILL: &str = "SELECT transaction_id, external_customer_id, code, timestamp, value, properties, accepted_at FROM billable_events ORDER BY ALL";
 /// How far acceptance and append of the tests' events may be apart.
 const SETTLE: Duration = Duration::from_secs(300);
 
@@ -114,6 +115,11 @@ pub(crate) fn on_both_logs(test: impl Fn(Bench)) {
 
 impl Bench {
     pub(crate) fn embedded() -> Self {
+        Self::embedded_on(engine())
+    }
+
+    /// On an engine that no other test uses.
+    pub(crate) fn embedded_on(engine: &EmbeddedClickHouse) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let clock = FixedClock::new(SystemClock.now());
         let options = EmbeddedLogOptions::new(
@@ -123,7 +129,8 @@ impl Bench {
         );
         let log = EmbeddedLog::open(options).unwrap();
         let producer = Arc::new(log.producer());
-        Self::with_log(runtime(), Log::Embedded { log, clock }, producer, "usage.events", directory)
+        let log = Log::Embedded { log, clock };
+        Self::with_log(engine, runtime(), log, producer, "usage.events", directory)
     }
 
     pub(crate) fn kafka() -> Option<Self> {
@@ -142,10 +149,12 @@ impl Bench {
         runtime.block_on(ensure_topic(&config)).unwrap();
         let producer = Arc::new(KafkaProducer::connect(&config).unwrap());
         let directory = tempfile::tempdir().unwrap();
-        Some(Self::with_log(runtime, Log::Kafka(config), producer, &topic, directory))
+        let log = Log::Kafka(config);
+        Some(Self::with_log(engine(), runtime, log, producer, &topic, directory))
     }
 
     fn with_log(
+        engine: &EmbeddedClickHouse,
         runtime: Runtime,
         log: Log,
         producer: Arc<dyn EventLogProducer>,
@@ -155,10 +164,10 @@ impl Bench {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let database = format!("operator_{}_{number}", std::process::id());
-        let (user, password) = (engine().service_user(), engine().service_password());
-        let store = UsageStoreConfig::new(engine().url(), &database, user, Secret::new(password));
+        let (user, password) = (engine.service_user(), engine.service_password());
+        let store = UsageStoreConfig::new(engine.url(), &database, user, Secret::new(password));
         runtime.block_on(UsageStore::connect(&store).migrate()).unwrap();
-        let url = format!("http://{user}:{password}@{}/?database={database}", engine().address());
+        let url = format!("http://{user}:{password}@{}/?database={database}", engine.address());
         let source = Source { topic: topic.to_owned(), epoch: 1, partition_count: PARTITIONS };
         let reader = Reader::new(&url);
         Self { runtime, log, producer, store, source, reader, url, published: 0, directory }
@@ -298,7 +307,13 @@ impl Bench {
     /// What is billed, in a form that any change changes.
     #[track_caller]
     pub(crate) fn bill(&self) -> Vec<String> {
-        self.lines("SELECT transaction_id, external_customer_id, code, timestamp, value, properties, accepted_at FROM billable_events ORDER BY ALL")
+        self.lines(BILL)
+    }
+
+    /// Why nothing can be billed.
+    #[track_caller]
+    pub(crate) fn bill_error(&self) -> String {
+        self.reader.query(&format!("{BILL} FORMAT TSV")).unwrap_err().to_string()
     }
 }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bench;
+mod damage;
 mod dead_letters;
 mod program;
 mod reconcile;
