@@ -7,3 +7,4 @@ mod dead_letters;
 mod program;
 mod reconcile;
 mod replay;
+mod search;
