@@ -1,5 +1,6 @@
 //! What the store holds of a part of the log: what a proof compares, and what a replay must know.
 
+use crate::config::SCAN_TIMEOUT;
 use crate::error::StoreError;
 use crate::event_rows::Position;
 use crate::row_reader::for_each_row;
@@ -17,7 +18,6 @@ const AUDIT_RANGES: &str = include_str!("../queries/select_audit_ranges.sql");
 const AUDIT_GAPS: &str = include_str!("../queries/select_audit_gaps.sql");
 const AUDIT_EPOCHS: &str = include_str!("../queries/select_audit_epochs.sql");
 const FIRST_COPIES: &str = include_str!("../queries/select_first_copies.sql");
-const REUSED_IDS: &str = include_str!("../queries/select_reused_ids.sql");
 const EVENT_AT: &str = include_str!("../queries/select_event_at.sql");
 
 /// A half-open period of acceptance, of one organization or of all.
@@ -29,7 +29,7 @@ pub struct Period {
 }
 
 impl Period {
-    fn organization(&self) -> &str {
+    pub(crate) fn organization(&self) -> &str {
         self.organization.as_deref().unwrap_or("")
     }
 }
@@ -104,17 +104,6 @@ pub struct FirstCopy {
     pub accepted_at: DateTime<Utc>,
 }
 
-/// A billable row of an identity that has more than one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReusedId {
-    pub hash: [u8; 16],
-    pub organization_id: String,
-    pub transaction_scope: String,
-    pub transaction_id: String,
-    pub position: Position,
-    pub accepted_at: DateTime<Utc>,
-}
-
 impl UsageStore {
     /// Where the events of `period` stand in the log, for each partition in each life of the topic.
     pub async fn stored_spans(&self, period: &Period) -> Result<Vec<StoredSpan>, StoreError> {
@@ -124,7 +113,7 @@ impl UsageStore {
             .param("to", period.to.timestamp_millis())
             .param("organization", period.organization());
         let mut spans = Vec::new();
-        self.rows(query, "reading where the stored events stand", |row| {
+        self.scan(query, "reading where the stored events stand", |row| {
             spans.push(StoredSpan {
                 epoch: row.take_u16()?,
                 partition: row.take_u16()?,
@@ -151,7 +140,7 @@ impl UsageStore {
             .param("from", period.from.timestamp_millis())
             .param("to", period.to.timestamp_millis())
             .param("organization", period.organization());
-        self.rows(query, "reading the stored events", |row| {
+        self.scan(query, "reading the stored events", |row| {
             let epoch = row.take_u16()?;
             let position = Position { epoch, partition, offset: row.take_u64()? };
             each(StoredEvent {
@@ -179,7 +168,7 @@ impl UsageStore {
         mut each: impl FnMut(u64),
     ) -> Result<u64, StoreError> {
         let query = in_range(self.query(STORED_OFFSETS), range);
-        self.rows(query, "reading the stored offsets", |row| {
+        self.scan(query, "reading the stored offsets", |row| {
             each(row.take_u64()?);
             Some(())
         })
@@ -300,59 +289,29 @@ impl UsageStore {
 
     /// Calls `each` for every stored event of `partition` whose record stands before `end` in the life
     /// `epoch` of the topic, or in an earlier one. In no order, and copies of a row come repeatedly.
+    /// With `keys`, at most [`crate::reused_ids::KEYS_MAX`] of them, only for events whose identities have these keys: then
+    /// the server reads two columns of all events, and without them all five.
     pub async fn first_copies(
         &self,
         epoch: u16,
         partition: u16,
         end: u64,
+        keys: Option<&[u64]>,
         mut each: impl FnMut(FirstCopy),
     ) -> Result<u64, StoreError> {
         let query = self
             .query(FIRST_COPIES)
             .param("epoch", epoch)
             .param("partition", partition)
-            .param("end", end);
-        self.rows(query, "reading the stored identities", |row| {
+            .param("end", end)
+            .param("all", keys.is_none())
+            .param("keys", keys.unwrap_or_default());
+        self.scan(query, "reading the stored identities", |row| {
             each(FirstCopy {
                 epoch: row.take_u16()?,
                 offset: row.take_u64()?,
                 hash: row.take_hash()?,
                 fingerprint: row.take_u64()?,
-                accepted_at: row.take_instant()?,
-            });
-            Some(())
-        })
-        .await
-    }
-
-    /// Calls `each` for the billable rows of identities that have several, one of which was accepted in
-    /// `period`; the rows of an identity follow each other, the earliest in the log first. One of
-    /// `buckets` slices of all identities: of 500,000 events a slice, the server needs up to 400 MB, and it
-    /// scans the hashes of the whole table for each.
-    pub async fn reused_ids(
-        &self,
-        period: &Period,
-        (bucket, buckets): (u16, u16),
-        mut each: impl FnMut(ReusedId),
-    ) -> Result<u64, StoreError> {
-        let query = self
-            .query(REUSED_IDS)
-            .param("buckets", buckets)
-            .param("bucket", bucket)
-            .param("from", period.from.timestamp_millis())
-            .param("to", period.to.timestamp_millis())
-            .param("organization", period.organization());
-        self.rows(query, "looking for ids that were used again", |row| {
-            each(ReusedId {
-                hash: row.take_hash()?,
-                organization_id: row.take_text()?.into_owned(),
-                transaction_scope: row.take_text()?.into_owned(),
-                transaction_id: row.take_text()?.into_owned(),
-                position: Position {
-                    epoch: row.take_u16()?,
-                    partition: row.take_u16()?,
-                    offset: row.take_u64()?,
-                },
                 accepted_at: row.take_instant()?,
             });
             Some(())
@@ -371,7 +330,17 @@ impl UsageStore {
             .param("epoch", epoch)
             .param("partition", partition)
             .param("offset", offset);
-        within(self.config.query_timeout, "reading a stored event", query.fetch_optional()).await
+        within(SCAN_TIMEOUT, "reading a stored event", query.fetch_optional()).await
+    }
+
+    /// The rows of a query that may have to read a whole column of all events before it answers.
+    pub(crate) async fn scan(
+        &self,
+        query: clickhouse::query::Query,
+        operation: &'static str,
+        row: impl FnMut(&mut crate::row_reader::RowReader<'_>) -> Option<()>,
+    ) -> Result<u64, StoreError> {
+        for_each_row(query, operation, SCAN_TIMEOUT, row).await
     }
 
     pub(crate) async fn rows(

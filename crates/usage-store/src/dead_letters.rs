@@ -102,7 +102,7 @@ impl UsageStore {
         let hex = |hash: &[u8; 16]| hash.iter().map(|byte| format!("{byte:02X}")).collect();
         let hashes: Vec<String> = hashes.iter().map(hex).collect();
         let query = self.query(BILLED_IDS).param("hashes", hashes);
-        self.rows(query, "looking for ids that are billed already", |row| {
+        self.scan(query, "looking for ids that are billed already", |row| {
             let hash = row.take_hash()?;
             let (epoch, partition) = (row.take_u16()?, row.take_u16()?);
             let position = Position { epoch, partition, offset: row.take_u64()? };

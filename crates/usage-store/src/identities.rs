@@ -1,10 +1,8 @@
 //! What is stored already: the identities the dedup index is rebuilt from, and how far the audit goes.
 
-mod blocks;
-
 use crate::error::StoreError;
+use crate::native::{Column, for_each_block};
 use crate::store::{UsageStore, within};
-use blocks::Blocks;
 use chrono::{DateTime, Utc};
 use std::hash::{BuildHasher as _, RandomState};
 
@@ -21,6 +19,16 @@ const COUNT_IDENTITIES: &str = "counting the stored identities";
 const READ_HIGHEST_OFFSET: &str = "reading the highest stored offset";
 const READ_RECENT_INSERT: &str = "reading when the latest inserts were";
 const SYNC_REPLICA: &str = "waiting for the replica to have every confirmed row";
+
+/// The columns of `select_identities.sql`.
+const IDENTITY_COLUMNS: [Column; 6] = [
+    Column { name: "kafka_partition", kind: "UInt16", width: 2 },
+    Column { name: "topic_epoch", kind: "UInt16", width: 2 },
+    Column { name: "kafka_offset", kind: "UInt64", width: 8 },
+    Column { name: "identity_hash", kind: "FixedString(16)", width: 16 },
+    Column { name: "payload_fingerprint", kind: "UInt64", width: 8 },
+    Column { name: "accepted_hour", kind: "UInt32", width: 4 },
+];
 
 /// How long a session on a replica may be silent, in seconds. Its longest silence is a streamed answer.
 const SESSION_SECONDS: &str = "600";
@@ -109,25 +117,12 @@ impl UsageStore {
         remembered: Remembered<'_>,
         mut each: impl FnMut(IdentityRow),
     ) -> Result<u64, StoreError> {
-        let failed = StoreError::query(READ_IDENTITIES);
-        let query =
-            bind(self.query(IDENTITIES), remembered).with_setting("max_block_size", "65536");
-        let mut answer = query.fetch_bytes("Native").map_err(failed)?;
-        let (mut blocks, mut rows) = (Blocks::default(), 0);
-        while let Some(piece) =
-            within(self.config.query_timeout, READ_IDENTITIES, answer.next()).await?
-        {
-            rows += blocks.push(&piece, &mut each).map_err(|source| StoreError::Query {
-                operation: READ_IDENTITIES,
-                code: None,
-                source: Box::new(source),
-            })?;
-        }
-        if blocks.is_at_end() {
-            return Ok(rows);
-        }
-        // The answer ends within a block. An index that lacks identities would let duplicates through.
-        Err(StoreError::query(READ_IDENTITIES)(clickhouse::error::Error::NotEnoughData))
+        let query = bind(self.query(IDENTITIES), remembered);
+        let limit = self.config.query_timeout;
+        for_each_block(query, READ_IDENTITIES, limit, &IDENTITY_COLUMNS, |columns| {
+            identities(columns, &mut each);
+        })
+        .await
     }
 
     /// The last offset that the audit speaks of, in a partition of `topic` of this epoch. All that is
@@ -167,6 +162,25 @@ impl UsageStore {
             inserted_at: inserted_at.and_then(DateTime::from_timestamp_millis),
             now: DateTime::from_timestamp_millis(now).expect("DateTime64 ends in the year 2299"),
         })
+    }
+}
+
+/// Calls `each` for the rows of a block.
+fn identities(columns: [&[u8]; 6], each: &mut impl FnMut(IdentityRow)) {
+    let [partitions, epochs, offsets, hashes, fingerprints, hours] = columns;
+    let places = partitions.as_chunks().0.iter().zip(epochs.as_chunks().0);
+    let places = places.zip(offsets.as_chunks().0);
+    let contents = hashes.as_chunks().0.iter().zip(fingerprints.as_chunks().0);
+    let contents = contents.zip(hours.as_chunks().0);
+    for (((partition, epoch), offset), ((hash, fingerprint), hour)) in places.zip(contents) {
+        each(IdentityRow {
+            partition: u16::from_le_bytes(*partition),
+            epoch: u16::from_le_bytes(*epoch),
+            offset: u64::from_le_bytes(*offset),
+            hash: *hash,
+            fingerprint: u64::from_le_bytes(*fingerprint),
+            accepted_hour: u32::from_le_bytes(*hour),
+        });
     }
 }
 

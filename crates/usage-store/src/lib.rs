@@ -14,6 +14,8 @@ pub mod event_rows;
 pub mod identities;
 pub mod insert;
 pub mod migrate;
+mod native;
+pub mod reused_ids;
 mod row_binary;
 mod row_reader;
 pub mod schema;

@@ -1,6 +1,7 @@
 //! Proves conservation for a period: what the log accepted is what the store bills, set aside or parked.
 
 pub mod audit;
+pub mod billed_keys;
 pub mod content;
 pub mod copies;
 pub mod findings;
@@ -9,6 +10,7 @@ pub mod partition;
 pub mod plan;
 pub mod report;
 pub mod reused;
+pub mod search;
 pub mod table;
 pub mod text;
 
@@ -20,18 +22,15 @@ use findings::{Check, Findings, Identity};
 use partition::{Far, PartitionCheck, Results, Scope, Unreadable};
 use plan::Plan;
 use report::{PartitionReport, Report};
-use reused::ReusedIds;
 use service_kit::lifecycle::chain;
 use std::ops::Range;
 use std::time::Duration;
 use table::Table;
 use tokio::task::block_in_place;
-use usage_store::conservation::{LogRange, Period, StoredSpan};
+use usage_store::conservation::{FirstCopy, LogRange, Period, StoredSpan};
+use usage_store::reused_ids::KEYS_MAX;
 use usage_store::{Position, StoreError};
 
-/// Events of one slice of the search for ids that were used again. Of more the server
-/// needs more memory than the embedded engine allows a query, also when it may put groups on disk.
-const REUSED_SLICE_ROWS: u64 = 500_000;
 /// Most records that are read one by one because they stand outside of the period's part of the log.
 const FAR_MAX: usize = 10_000;
 
@@ -44,7 +43,7 @@ pub struct Request {
     /// How far acceptance, append and insert of an event may be apart.
     pub settle: Duration,
     pub horizon: Duration,
-    /// Most memory for the records of one partition, in bytes.
+    /// Most memory for the records of one partition, and then for the keys of the search, in bytes.
     pub memory: u64,
     /// Most examples that are kept of one kind of finding.
     pub examples: usize,
@@ -77,7 +76,7 @@ pub async fn reconcile(
     reconcile_watched(engines, request, now, &|| ()).await
 }
 
-/// The same; `moved_on` is called after each partition, and after each slice of the search for used ids.
+/// The same; `moved_on` is called after each partition, and again and again during the search for used ids.
 pub async fn reconcile_watched(
     engines: &mut Engines,
     request: &Request,
@@ -106,13 +105,8 @@ pub async fn reconcile_watched(
         partitions.push(PartitionReport::new(plan, gone));
         moved_on();
     }
-    let mut reused = ReusedIds::new(request.horizon, request.examples);
-    let buckets = reused_buckets(&spans);
-    for bucket in 0..buckets {
-        let row = |row| reused.row(row, &mut results.findings);
-        engines.store.reused_ids(&period, (bucket, buckets), row).await?;
-        moved_on();
-    }
+    let (store, findings) = (&engines.store, &mut results.findings);
+    let reused = search::reused_ids(store, request, &period, &spans, findings, moved_on).await?;
     let unequal: Vec<_> = results
         .table
         .iter()
@@ -171,12 +165,12 @@ async fn compare(
     read_rows(engines, &scope, &mut check).await?;
     budget.check(check.bytes_aside())?;
     read_records(engines.reader.as_mut(), &scope, &mut check, &budget)?;
-    if check.needs_history() {
-        let end = scope.offsets.end;
-        let store = &engines.store;
-        store
-            .first_copies(scope.source.epoch, scope.partition, end, |row| check.history(&row))
-            .await?;
+    let keys = check.history_keys(KEYS_MAX + 1);
+    if !keys.is_empty() {
+        let (epoch, end) = (scope.source.epoch, scope.offsets.end);
+        let keys = (keys.len() <= KEYS_MAX).then_some(&*keys);
+        let row = |row: FirstCopy| check.history(&row);
+        engines.store.first_copies(epoch, scope.partition, end, keys, row).await?;
     }
     if let Some(epoch) = check.later_epoch() {
         return Err(NotChecked::Configuration(format!(
@@ -305,12 +299,6 @@ impl Budget {
         let Self { partition, records, allowed, .. } = *self;
         Err(NotChecked::TooMuch { partition, records, needed, allowed })
     }
-}
-
-/// Slices of the search for ids that were used again.
-fn reused_buckets(spans: &[StoredSpan]) -> u16 {
-    let rows: u64 = spans.iter().map(|span| span.rows).sum();
-    u16::try_from(rows.div_ceil(REUSED_SLICE_ROWS)).unwrap_or(u16::MAX).max(1)
 }
 
 /// Finds out whose events the examples are. What cannot be found out stays open: a failure that was proved

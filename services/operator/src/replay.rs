@@ -203,7 +203,7 @@ async fn history(
             copies.remember_stored(&Copy { identity, place, fingerprint, accepted_at });
         }
     };
-    store.first_copies(source.epoch, partition, offsets.start, row).await?;
+    store.first_copies(source.epoch, partition, offsets.start, None, row).await?;
     if !within {
         return Err(too_much());
     }

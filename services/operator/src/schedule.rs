@@ -18,13 +18,15 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
+use usage_store::config::SCAN_TIMEOUT;
 
 /// Longest wait for a run that is under way when the process is to end: it changes nothing.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 /// Intervals in which no run has ended or moved on after which the process counts as stuck.
 const STUCK_INTERVALS: u32 = 3;
-/// The least time that a run may take for one step, such as a partition of many records.
-const STEP_MAX: Duration = Duration::from_secs(30 * 60);
+/// The least time that a run may take for one step, such as a partition of many records: twice the longest
+/// silence of a query.
+const STEP_MAX: Duration = Duration::from_secs(2 * SCAN_TIMEOUT.as_secs());
 
 /// What to prove of a period.
 pub fn request(args: &ReconcileArgs, period: std::ops::Range<DateTime<Utc>>) -> Request {
@@ -255,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_run_may_take_longer_than_its_interval() {
-        assert_eq!(stuck_after(Duration::from_secs(60)), Duration::from_secs(1800));
+        assert_eq!(stuck_after(Duration::from_secs(60)), Duration::from_secs(3600));
         assert_eq!(stuck_after(Duration::from_secs(3600)), Duration::from_secs(3 * 3600));
     }
 }

@@ -76,12 +76,16 @@ impl Copies {
         self.copies.sort_unstable();
     }
 
-    /// Whether an event before the range may be needed. After [`Self::sort`].
-    pub fn need_history(&self, row: impl Fn(usize) -> Row) -> bool {
-        self.groups().any(|group| {
+    /// The events of which a copy before the range may be needed. After [`Self::sort`].
+    pub fn in_need_of_history(
+        &self,
+        row: impl Fn(usize) -> Row,
+    ) -> impl Iterator<Item = &[u8; 16]> {
+        let in_need = move |group: &&[Copy]| {
             row_of(&group[0], &row) != Row::Billed
                 && group.iter().any(|copy| row_of(copy, &row) == Row::None)
-        })
+        };
+        self.groups().filter(in_need).map(|group| &group[0].identity)
     }
 
     /// Takes a stored event of any time. Of those before the range the last counts: an id that was used
@@ -218,18 +222,21 @@ mod tests {
 
     #[test]
     fn history_is_asked_for_only_when_it_matters() {
-        let needs = |records: &[(u8, Row)]| {
+        let in_need = |records: &[(u8, Row)]| {
             let mut copies = Copies::with_capacity(9);
             records
                 .iter()
                 .enumerate()
                 .for_each(|(at, (id, _))| copies.push([*id; 16], at, 0, None));
             copies.sort();
-            copies.need_history(|at| records[at].1)
+            copies
+                .in_need_of_history(|at| records[at].1)
+                .map(|identity| identity[0])
+                .collect::<Vec<_>>()
         };
-        assert!(!needs(&[(1, Row::Billed), (1, Row::None), (2, Row::Unknown)]));
-        assert!(needs(&[(1, Row::Billed), (2, Row::None)]));
-        assert!(needs(&[(1, Row::Unknown), (1, Row::None)]));
+        assert_eq!(in_need(&[(1, Row::Billed), (1, Row::None), (2, Row::Unknown)]), [0; 0]);
+        assert_eq!(in_need(&[(1, Row::Billed), (2, Row::None), (3, Row::None)]), [2, 3]);
+        assert_eq!(in_need(&[(1, Row::Unknown), (1, Row::None)]), [1]);
     }
 
     proptest! {

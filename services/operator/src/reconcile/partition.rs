@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use usage_store::Position;
 use usage_store::conservation::{FirstCopy, StoredConflict, StoredEvent};
+use usage_store::reused_ids::key_of;
 
 /// Bytes for each record of the range: the row's hash, what became of it, whether it has a row, and what it
 /// is a copy of.
@@ -285,12 +286,13 @@ impl<'a> PartitionCheck<'a> {
         }
     }
 
-    /// Brings the copies of each event together, once all records were taken. Whether the store has to be
-    /// asked for events before the range.
-    pub fn needs_history(&mut self) -> bool {
+    /// Brings the copies of each event together, once all records were taken. The keys of the events for
+    /// whose earlier copies the store has to be asked, `most` of them at most.
+    pub fn history_keys(&mut self, most: usize) -> Vec<u64> {
         self.copies.sort();
         let became = &self.became;
-        self.copies.need_history(|at| row(became[at]))
+        let identities = self.copies.in_need_of_history(|at| row(became[at]));
+        identities.take(most).map(key_of).collect()
     }
 
     /// Takes a stored event of any time.

@@ -3,7 +3,7 @@
 use super::findings::{Check, Example, Findings, Found, Identity};
 use chrono::{DateTime, Utc};
 use std::time::Duration;
-use usage_store::conservation::ReusedId;
+use usage_store::reused_ids::ReusedId;
 
 /// Takes the rows of such ids, those of one id after each other and the earliest in the log first.
 #[derive(Debug)]

@@ -8,3 +8,4 @@ mod dead_letters;
 mod program;
 mod reconcile;
 mod replay;
+mod search;

@@ -104,9 +104,9 @@ impl World {
         self.parked.iter().for_each(|offset| check.parked(*offset));
         let within = |record: &FetchedRecord<'_>| scope.offsets.contains(&record.offset);
         fetched.iter().filter(within).for_each(|record| check.record(&record));
-        if check.needs_history() {
-            self.history.iter().for_each(|first| check.history(first));
-        }
+        let keys = check.history_keys(usize::MAX);
+        let asked = |first: &&FirstCopy| keys.contains(&key_of(&first.hash));
+        self.history.iter().filter(asked).for_each(|first| check.history(first));
         if check.settle() {
             fetched.iter().filter(within).for_each(|record| check.missing_record(&record));
         }

@@ -1,0 +1,211 @@
+//! The search for ids that were billed more than once, on the engine, against a ledger of its own.
+
+use crate::bench::{Bench, event};
+use chrono::{DateTime, TimeDelta, Utc};
+use metering::UsageEvent;
+use metering::identity::identity_hash;
+use operator::reconcile::Request;
+use operator::reconcile::findings::{Check, Findings, Found};
+use operator::reconcile::search;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use usage_store::conservation::Period;
+use usage_store::reused_ids::KEYS_MAX;
+use usage_store::{EventRows, InsertToken, Position, UsageStore};
+
+const HORIZON_DAYS: i64 = 35;
+
+/// When the period begins; it lasts two days.
+fn start() -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(1_769_900_400_000).unwrap()
+}
+
+fn end() -> DateTime<Utc> {
+    start() + TimeDelta::days(2)
+}
+
+/// What a search reports: the offsets of what was billed twice, and of what was used again.
+type Reported = (BTreeSet<u64>, BTreeSet<u64>);
+
+fn search(bench: &Bench, organization: Option<&str>, memory: u64) -> (Found, Found) {
+    let request = Request {
+        period: start()..end(),
+        organization: organization.map(str::to_owned),
+        memory,
+        examples: 1000,
+        ..Bench::request()
+    };
+    let period = Period { from: start(), to: end(), organization: request.organization.clone() };
+    let store = UsageStore::connect(&bench.store);
+    let mut findings = Findings::new(request.examples);
+    let reused = bench.runtime.block_on(async {
+        let spans = store.stored_spans(&period).await.unwrap();
+        search::reused_ids(&store, &request, &period, &spans, &mut findings, &|| ()).await.unwrap()
+    });
+    let twice = findings.against(Check::NothingBilledTwice).cloned().unwrap_or_default();
+    (twice, reused.beyond_horizon())
+}
+
+fn offsets(found: &Found) -> BTreeSet<u64> {
+    let offsets: BTreeSet<_> =
+        found.examples.iter().map(|example| example.position.offset).collect();
+    assert_eq!(u64::try_from(offsets.len()).unwrap(), found.count, "each is reported once");
+    offsets
+}
+
+/// A row whose offset is its place in the list.
+#[derive(Clone, Debug)]
+struct Row {
+    id: u8,
+    /// Rows of one id and usage time have one sort key: the first in the log is billed.
+    used: u8,
+    accepted_at: DateTime<Utc>,
+    partition: u16,
+    /// How often it is stored, as replays do.
+    copies: u8,
+}
+
+impl Row {
+    fn organization(&self) -> &'static str {
+        if self.id.is_multiple_of(3) { "org_third" } else { "org_demo" }
+    }
+
+    fn event(&self) -> UsageEvent<'static> {
+        UsageEvent {
+            organization_id: Cow::Borrowed(self.organization()),
+            timestamp: start() + TimeDelta::minutes(self.used.into()),
+            accepted_at: self.accepted_at,
+            ..event(self.id, 1)
+        }
+    }
+}
+
+/// Rows whose acceptance is often near a boundary of the period, or about a horizon away from it.
+fn rows() -> impl Strategy<Value = Vec<Row>> {
+    let days = prop_oneof![
+        Just(0_i64),
+        Just(1),
+        Just(2),
+        Just(-34),
+        Just(-35),
+        Just(-36),
+        Just(37),
+        -90_i64..90
+    ];
+    let accepted_at = (days, -1_i64..2).prop_map(|(days, millis)| {
+        start() + TimeDelta::days(days) + TimeDelta::milliseconds(millis)
+    });
+    let row = (0_u8..12, 0_u8..3, accepted_at, 0_u16..3, 1_u8..3).prop_map(
+        |(id, used, accepted_at, partition, copies)| Row {
+            id,
+            used,
+            accepted_at,
+            partition,
+            copies,
+        },
+    );
+    prop::collection::vec(row, 0..40)
+}
+
+async fn store_rows(store: &UsageStore, rows: &[Row]) {
+    for copy in 0..2 {
+        let mut encoded = EventRows::default();
+        for (offset, row) in (0..).zip(rows).filter(|(_, row)| row.copies > copy) {
+            let (event, mut key) = (row.event(), Vec::new());
+            event.write_identity_key(&mut key);
+            let position = Position { epoch: 1, partition: row.partition, offset };
+            encoded.push(&event, position, identity_hash(&key), event.payload_fingerprint());
+        }
+        let encoded = encoded.finish();
+        let token = InsertToken::new("search", &[], &encoded.bytes);
+        if encoded.rows > 0 {
+            store.restoring().insert_events(&encoded, &token).await.unwrap();
+        }
+    }
+}
+
+/// By the rules alone.
+fn expected(rows: &[Row], organization: Option<&str>) -> Reported {
+    let mut billed: BTreeMap<u8, BTreeMap<u8, u64>> = BTreeMap::new();
+    for (offset, row) in (0..).zip(rows) {
+        if organization.is_none_or(|only| only == row.organization()) {
+            billed.entry(row.id).or_default().entry(row.used).or_insert(offset);
+        }
+    }
+    let accepted = |offset: u64| rows[usize::try_from(offset).unwrap()].accepted_at;
+    let (mut twice, mut again) = (BTreeSet::new(), BTreeSet::new());
+    for of_id in billed.into_values() {
+        let places: Vec<_> = of_id.into_values().collect::<BTreeSet<_>>().into_iter().collect();
+        if !places.iter().any(|place| (start()..end()).contains(&accepted(*place))) {
+            continue;
+        }
+        for pair in places.windows(2) {
+            let beyond = accepted(pair[1]) - accepted(pair[0]) > TimeDelta::days(HORIZON_DAYS);
+            if beyond { &mut again } else { &mut twice }.insert(pair[1]);
+        }
+    }
+    (twice, again)
+}
+
+#[test]
+fn every_double_and_every_reuse_is_found_whatever_the_memory() {
+    let bench = Bench::embedded();
+    let store = UsageStore::connect(&bench.store);
+    let config = Config { cases: 32, failure_persistence: None, ..Config::default() };
+    let result = TestRunner::new(config).run(&rows(), |rows| {
+        bench.execute("TRUNCATE TABLE usage_events");
+        bench.runtime.block_on(store_rows(&store, &rows));
+        for organization in [None, Some("org_third")] {
+            let expected = expected(&rows, organization);
+            // From two keys at a time to all.
+            for memory in [0, 63, 1 << 20] {
+                let (twice, again) = search(&bench, organization, memory);
+                prop_assert_eq!(
+                    (offsets(&twice), offsets(&again)),
+                    expected.clone(),
+                    "{} bytes",
+                    memory
+                );
+            }
+        }
+        Ok(())
+    });
+    result.unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+/// No consumer writes them, but a number of partitions that was changed under one epoch could.
+#[test]
+fn copies_at_one_offset_of_two_partitions_are_found() {
+    let bench = Bench::embedded();
+    let store = UsageStore::connect(&bench.store);
+    for (partition, used) in [(0, 0), (1, 1)] {
+        let row = Row { id: 1, used, accepted_at: start(), partition, copies: 1 };
+        bench.runtime.block_on(store_rows(&store, &[row]));
+    }
+    assert_eq!(search(&bench, None, 1 << 20).0.count, 1);
+}
+
+/// One more than a query may ask for, in the period and around it.
+#[test]
+fn more_doubles_than_a_query_asks_for_are_all_counted() {
+    let bench = Bench::embedded();
+    let doubles = KEYS_MAX + 1;
+    let insert = |first: usize, accepted_at: DateTime<Utc>| {
+        bench.execute(&format!(
+            "INSERT INTO usage_events (organization_id, transaction_id, timestamp, accepted_at, identity_hash, topic_epoch, kafka_offset) \
+             SELECT 'o', toString(number), fromUnixTimestamp64Milli({0}, 'UTC'), fromUnixTimestamp64Milli({0}, 'UTC'), \
+             sipHash128(number), 1, number + {first} FROM numbers({doubles})",
+            accepted_at.timestamp_millis()
+        ));
+    };
+    insert(0, start() - TimeDelta::milliseconds(1));
+    insert(doubles, end() - TimeDelta::milliseconds(1));
+    insert(2 * doubles, end() + TimeDelta::days(36));
+    let doubles = u64::try_from(doubles).unwrap();
+    for memory in [100_000 * 9, 1000 * 9] {
+        let (twice, again) = search(&bench, None, memory);
+        assert_eq!((twice.count, again.count), (doubles, doubles), "{memory} bytes");
+    }
+}
