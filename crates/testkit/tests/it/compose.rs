@@ -9,7 +9,7 @@ use local_engines::kafka::{Kafka, KafkaOptions};
 use local_engines::postgres::{Postgres, PostgresOptions};
 use local_engines::process::ManagedProcess;
 use local_engines::{free_port, libchdb, require_or_skip};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -121,6 +121,20 @@ fn clickhouse_is_given_every_password_its_users_take() {
     assert_eq!(given["TALLYMARK_PASSWORD"], service["CLICKHOUSE_PASSWORD"]);
     let grafana = &compose.service("grafana").environment;
     assert_eq!(given["TALLYMARK_READER_PASSWORD"], grafana["CLICKHOUSE_READER_PASSWORD"]);
+}
+
+#[test]
+fn a_clickhouse_server_keeps_parts_as_the_embedded_engine_does() {
+    let settings = |path: &str| {
+        let text = read(path);
+        let (_, rest) = text.split_once("<merge_tree>").unwrap();
+        let (inside, _) = rest.split_once("</merge_tree>").unwrap();
+        let lines = inside.lines().map(|line| line.trim().to_owned());
+        lines.filter(|line| line.contains("</")).collect::<BTreeSet<_>>()
+    };
+    let server = settings("clickhouse-schema/server/tallymark.xml");
+    assert_eq!(server, settings("crates/embedded-clickhouse/engine/config.xml"));
+    assert!(server.contains("<max_suspicious_broken_parts>0</max_suspicious_broken_parts>"));
 }
 
 #[test]
