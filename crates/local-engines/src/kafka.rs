@@ -109,8 +109,8 @@ pub enum KafkaError {
     Io { operation: &'static str, source: io::Error },
     #[error("{program} failed:\n{output}")]
     Program { program: &'static str, output: String },
-    #[error("broker {broker} did not start; the end of {}:\n{tail}", log.display())]
-    NotStarted { broker: usize, log: PathBuf, tail: String },
+    #[error("broker {broker} did not start; from {}:\n{reason}", log.display())]
+    NotStarted { broker: usize, log: PathBuf, reason: String },
 }
 
 fn io_error(operation: &'static str) -> impl Fn(io::Error) -> KafkaError {

@@ -18,7 +18,7 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How much of a log is shown when a broker did not start, in bytes.
-const TAIL_BYTES: u64 = 4096;
+const SHOWN_BYTES: usize = 4096;
 /// What a broker logs once it answers clients.
 const STARTED: &str = "Kafka Server started";
 
@@ -91,9 +91,8 @@ impl Broker {
             if !self.is_running() || Instant::now() >= deadline {
                 let seen = self.process().as_ref().map_or(0, |(_, seen)| *seen);
                 let log = self.log_file();
-                let length = fs::metadata(&log).map_or(0, |log| log.len());
-                let tail = read_from(&log, length.saturating_sub(TAIL_BYTES).max(seen));
-                return Err(KafkaError::NotStarted { broker: self.index, log, tail });
+                let reason = why(&read_from(&log, seen)).to_owned();
+                return Err(KafkaError::NotStarted { broker: self.index, log, reason });
             }
             std::thread::sleep(POLL_INTERVAL);
         }
@@ -165,6 +164,15 @@ pub(super) fn await_format(child: Child) -> Result<(), KafkaError> {
     Err(KafkaError::Program { program: "kafka.tools.StorageTool", output })
 }
 
+/// The part of a log that says why a broker did not start: from its first error on, or else its end.
+fn why(log: &str) -> &str {
+    let error =
+        log.find(" ERROR ").map(|error| log[..error].rfind('\n').map_or(0, |line| line + 1));
+    let start = error.unwrap_or(log.len().saturating_sub(SHOWN_BYTES));
+    let start = log.ceil_char_boundary(start);
+    &log[start..log.floor_char_boundary(start.saturating_add(SHOWN_BYTES).min(log.len()))]
+}
+
 /// How the programs of Kafka are started.
 #[derive(Clone, Debug)]
 pub(super) struct Java {
@@ -202,4 +210,18 @@ fn read_from(log: &Path, start: u64) -> String {
         Ok::<_, io::Error>(String::from_utf8_lossy(&bytes).into_owned())
     };
     read().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_error_of_a_log_is_shown_and_without_one_its_end() {
+        let log = "12:00 INFO starting\n12:01 ERROR the port is taken\n12:02 ERROR exiting\n";
+        assert_eq!(why(log), "12:01 ERROR the port is taken\n12:02 ERROR exiting\n");
+        assert_eq!(why("12:00 INFO starting\n"), "12:00 INFO starting\n");
+        let long = format!("first{}", "ü".repeat(SHOWN_BYTES));
+        assert!(why(&long).len() <= SHOWN_BYTES && why(&long).starts_with('ü'));
+    }
 }
