@@ -8,7 +8,7 @@ use crate::table::{DEAD_LETTERS, INGEST_BATCHES, Table, USAGE_EVENT_CONFLICTS, U
 use crate::token::InsertToken;
 use bytes::Bytes;
 use fault_injection::{Sabotage, sabotaged};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Bytes after which rows of the smaller tables go into another INSERT. One row (at most 1.2 MiB)
@@ -19,7 +19,7 @@ const AUDIT_BYTES_MAX: usize = 16 * 1024 * 1024;
 const SETTINGS: [(&str, &str); 9] = [
     // We batch ourselves; on by default since 26.2, it answers for other inserts' rows too.
     ("async_insert", "0"),
-    // Drops a retry that carries the token of an insert that did land.
+    // Drops a retry that carries the token of an insert that did land; see `sent_token`.
     ("insert_deduplicate", "1"),
     // Answers after the rows are stored, with the error in the status and not in the middle of the body.
     ("wait_end_of_query", "1"),
@@ -89,15 +89,19 @@ impl UsageStore {
         Ok(())
     }
 
-    /// What an INSERT carries: the same for each attempt.
+    /// What an INSERT carries: on a cluster the same for each attempt, on a single server never the same.
+    ///
+    /// A cluster commits a token together with its part. A single server notes the token first: when it
+    /// is killed before the part is in its place, or cannot put it there, it confirms a retry whose rows
+    /// it does not have (docs/decisions/0008-a-token-for-each-attempt.md). Without any token it would take
+    /// the hash of the block for one. Rows that are stored twice are absorbed by the views.
     fn sent_token(&self, token: &str) -> String {
-        if sabotaged(Sabotage::NoTokens) {
-            // Without any token ClickHouse would take the hash of the block, which does the same.
-            static ATTEMPTS: AtomicU64 = AtomicU64::new(0);
-            let attempt = ATTEMPTS.fetch_add(1, Ordering::Relaxed);
-            return format!("{token}/{}/{attempt}", std::process::id());
+        // The bug of a token without content needs a server that goes by tokens.
+        let replicated = self.config.cluster.is_some() || sabotaged(Sabotage::TokenWithoutContent);
+        if replicated && !sabotaged(Sabotage::NoTokens) {
+            return format!("{token}{}", self.token_suffix);
         }
-        format!("{token}{}", self.token_suffix)
+        format!("{token}{}/{:016x}", self.token_suffix, RandomState::new().build_hasher().finish())
     }
 
     pub(crate) async fn insert(

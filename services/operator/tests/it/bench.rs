@@ -313,7 +313,7 @@ impl Bench {
     /// Why nothing can be billed.
     #[track_caller]
     pub(crate) fn bill_error(&self) -> String {
-        self.reader.query(&format!("{BILL} FORMAT TSV")).unwrap_err().to_string()
+        self.reader.query(&format!("{BILL} FORMAT TSV")).unwrap_err()
     }
 }
 
