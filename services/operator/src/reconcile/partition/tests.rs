@@ -285,12 +285,15 @@ fn a_hidden_row_is_not_billed() {
     let (first, epoch, _) = world.rows[0].clone();
     // A repeat of the first event that was stored, and that the first one hides.
     world.rows.push((first, epoch, START + 1));
-    assert_eq!(world.found(), (vec![], -1));
-    let scope = Scope { hidden: BTreeSet::from([(2, START + 1)]), ..scope() };
-    let (mut results, ..) = world.check_in(&scope);
-    assert!(results.findings.is_empty());
-    let id = results.table.line("org_demo", at(30)).unwrap();
-    assert_eq!(results.table.at(id).difference(), 0);
+    let hidden = BTreeSet::from([(2, START + 1)]);
+    for (hidden, counts) in [(BTreeSet::new(), [3, 0]), (hidden, [2, 1])] {
+        let (mut results, ..) = world.check_in(&Scope { hidden, ..scope() });
+        assert!(results.findings.is_empty());
+        let id = results.table.line("org_demo", at(30)).unwrap();
+        let line = results.table.at(id);
+        assert_eq!([line.billed, line.repeats], counts);
+        assert_eq!(line.difference(), 0);
+    }
 }
 
 #[test]
