@@ -86,21 +86,19 @@ impl Row {
     }
 }
 
-/// Rows whose acceptance is often near a boundary of the period, or about a horizon away from it.
+/// Rows whose acceptance is often near a boundary of the period, of what is around it, or about a horizon away.
 fn rows() -> impl Strategy<Value = Vec<Row>> {
-    let days = prop_oneof![
-        Just(0_i64),
-        Just(1),
-        Just(2),
-        Just(-34),
-        Just(-35),
-        Just(-36),
-        Just(37),
-        -90_i64..90
+    let boundary = prop_oneof![
+        Just(start()),
+        Just(start() - AROUND),
+        Just(end()),
+        Just(end() + AROUND),
+        (-90_i64..90).prop_map(|days| start() + TimeDelta::days(days)),
+        prop::sample::select(vec![-36, -35, -34, 1, 37])
+            .prop_map(|days| start() + TimeDelta::days(days)),
     ];
-    let accepted_at = (days, -1_i64..2).prop_map(|(days, millis)| {
-        start() + TimeDelta::days(days) + TimeDelta::milliseconds(millis)
-    });
+    let accepted_at =
+        (boundary, -1_i64..2).prop_map(|(at, millis)| at + TimeDelta::milliseconds(millis));
     let row = (0_u8..12, 0_u8..3, accepted_at, 0_u16..3, 1_u8..3).prop_map(
         |(id, used, accepted_at, partition, copies)| Row {
             id,
