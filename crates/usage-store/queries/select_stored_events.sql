@@ -1,4 +1,6 @@
--- What is billed, with its place in the log: the rows of the view billable_events, under its settings.
+-- What was stored for a period, with its place in the log. Without FINAL, which reads the rows of all time
+-- that are near one of them by the sort key, and these are all. What it would leave out is told apart by
+-- its place: copies of a row repeat it, and rows that another one hides are known by theirs.
 SELECT
     topic_epoch,
     kafka_offset,
@@ -12,14 +14,8 @@ SELECT
     value,
     xxh3(properties),
     accepted_at
-FROM usage_events FINAL
+FROM usage_events
 WHERE kafka_partition = {partition:UInt16}
     AND accepted_at >= fromUnixTimestamp64Milli({from:Int64}, 'UTC')
     AND accepted_at < fromUnixTimestamp64Milli({to:Int64}, 'UTC')
     AND ({organization:String} = '' OR organization_id = {organization:String})
-SETTINGS
-    do_not_merge_across_partitions_select_final = 0,
-    optimize_move_to_prewhere_if_final = 0,
-    use_skip_indexes_if_final = 1,
-    use_skip_indexes_if_final_exact_mode = 1,
-    defer_partition_pruning_after_final = 1

@@ -54,7 +54,7 @@ pub struct StoredSpan {
     pub rows: u64,
 }
 
-/// A billable row.
+/// A row of `usage_events`.
 #[derive(Clone, Debug)]
 pub struct StoredEvent<'a> {
     pub position: Position,
@@ -127,7 +127,8 @@ impl UsageStore {
         Ok(spans)
     }
 
-    /// Calls `each` for every billable event of `partition` that was accepted in `period`, in no order.
+    /// Calls `each` for every row of `partition` that was accepted in `period`, whether billable or not. In no
+    /// order, and copies of a row come repeatedly.
     pub async fn stored_events(
         &self,
         partition: u16,

@@ -54,18 +54,28 @@ impl<'a> RowReader<'a> {
         self.take_array().map(i128::from_le_bytes).map(Some)
     }
 
-    pub(crate) fn take_bytes(&mut self) -> Option<&'a [u8]> {
+    pub(crate) fn take_bool(&mut self) -> Option<bool> {
+        self.take_array().map(|[byte]| byte != 0)
+    }
+
+    /// The LEB128 number before the bytes of a `String` and before the values of an `Array`.
+    pub(crate) fn take_length(&mut self) -> Option<usize> {
         let mut length = 0_usize;
         for shift in (0..63).step_by(7) {
             let [byte] = self.take_array()?;
             length |= usize::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
-                let (taken, rest) = self.rest.split_at_checked(length)?;
-                self.rest = rest;
-                return Some(taken);
+                return Some(length);
             }
         }
         None
+    }
+
+    pub(crate) fn take_bytes(&mut self) -> Option<&'a [u8]> {
+        let length = self.take_length()?;
+        let (taken, rest) = self.rest.split_at_checked(length)?;
+        self.rest = rest;
+        Some(taken)
     }
 
     /// A `String` that we wrote ourselves, hence UTF-8; what is not is replaced, and found by its hash.

@@ -1,12 +1,12 @@
 //! Proves conservation for a period: what the log accepted is what the store bills, set aside or parked.
 
 pub mod audit;
-pub mod billed_keys;
 pub mod content;
 pub mod copies;
 pub mod findings;
 pub mod gone;
 pub mod partition;
+pub mod period_keys;
 pub mod plan;
 pub mod report;
 pub mod reused;
@@ -23,6 +23,7 @@ use partition::{Far, PartitionCheck, Results, Scope, Unreadable};
 use plan::Plan;
 use report::{PartitionReport, Report};
 use service_kit::lifecycle::chain;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
 use table::Table;
@@ -76,7 +77,8 @@ pub async fn reconcile(
     reconcile_watched(engines, request, now, &|| ()).await
 }
 
-/// The same; `moved_on` is called after each partition, and again and again during the search for used ids.
+/// The same; `moved_on` is called again and again during the search for ids that came again, and after each
+/// partition.
 pub async fn reconcile_watched(
     engines: &mut Engines,
     request: &Request,
@@ -96,17 +98,18 @@ pub async fn reconcile_watched(
         unreadable: Unreadable::default(),
     };
     check_spans(&spans, engines.source.partition_count, &mut results.findings);
+    let (store, findings) = (&engines.store, &mut results.findings);
+    let searched = search::search(store, request, &spans, findings, moved_on).await?;
     let mut partitions = Vec::with_capacity(plans.len());
     for plan in &plans {
         plan.check_offsets(engines.source.epoch, &mut results.findings);
-        let without_log = compare(engines, request, plan, &mut results).await?;
-        let gone =
-            gone::check(engines, request, plan, &spans, without_log, &mut results.findings).await?;
+        let hidden = searched.hidden_in(plan.partition);
+        let without_log = compare(engines, request, plan, hidden, &mut results).await?;
+        let gone = gone::check(engines, request, plan, &spans, &without_log, &mut results.findings)
+            .await?;
         partitions.push(PartitionReport::new(plan, gone));
         moved_on();
     }
-    let (store, findings) = (&engines.store, &mut results.findings);
-    let reused = search::reused_ids(store, request, &period, &spans, findings, moved_on).await?;
     let unequal: Vec<_> = results
         .table
         .iter()
@@ -125,7 +128,7 @@ pub async fn reconcile_watched(
         results.findings.add_event(Check::ContentUnchanged, nowhere, Some(identity), detail);
     }
     name_examples(engines, &mut results.findings).await;
-    Ok(Report::new(request, now, results, partitions, reused.beyond_horizon()))
+    Ok(Report::new(request, now, results, partitions, searched.beyond_horizon))
 }
 
 /// Rows of partitions that the topic does not have.
@@ -143,16 +146,18 @@ async fn compare(
     engines: &mut Engines,
     request: &Request,
     plan: &Plan,
+    hidden: BTreeSet<(u16, Offset)>,
     results: &mut Results,
-) -> Result<Vec<(u16, Offset)>, NotChecked> {
+) -> Result<BTreeSet<(u16, Offset)>, NotChecked> {
     let scope = Scope {
         source: engines.source.clone(),
         partition: plan.partition,
-        window: plan.window.clone(),
+        window: plan::window(request),
         offsets: plan.offsets.clone(),
         appended: plan.appended.clone(),
         log: plan.log.clone(),
         organization: request.organization.clone(),
+        hidden,
     };
     let budget = Budget {
         partition: plan.partition,
@@ -270,8 +275,7 @@ fn read_far(
     scope: &Scope,
     check: &mut PartitionCheck<'_>,
 ) -> Result<(), NotChecked> {
-    let mut far: Vec<Far> = check.far().to_vec();
-    far.sort_unstable_by_key(|far| far.offset);
+    let far: Vec<Far> = check.far().collect();
     for far in far {
         let offset = far.offset;
         let scanned = block_in_place(|| reader.read(scope.partition, offset, offset + 1))?;

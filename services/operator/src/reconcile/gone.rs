@@ -7,6 +7,7 @@ use super::{NotChecked, Request, check_audit};
 use crate::engines::Engines;
 use chrono::{DateTime, TimeDelta, Utc};
 use event_log::Offset;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use usage_store::Position;
 use usage_store::conservation::{LogRange, StoredSpan};
@@ -28,7 +29,7 @@ pub async fn check(
     request: &Request,
     plan: &Plan,
     spans: &[StoredSpan],
-    without_log: Vec<(u16, Offset)>,
+    without_log: &BTreeSet<(u16, Offset)>,
     findings: &mut Findings,
 ) -> Result<Vec<Gone>, NotChecked> {
     let (topic, partition) = (&engines.source.topic, plan.partition);

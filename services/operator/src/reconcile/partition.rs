@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use event_consumer::decode::{Decoded, NoRow, Source, decode};
 use event_log::{FetchedRecord, Offset, PartitionId, wire};
 use metering::UsageEvent;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use usage_store::Position;
 use usage_store::conservation::{FirstCopy, StoredConflict, StoredEvent};
@@ -38,6 +38,8 @@ pub struct Scope {
     /// What the log holds.
     pub log: Range<Offset>,
     pub organization: Option<String>,
+    /// Epoch and offset of rows that are not billed, because another one of their id hides them.
+    pub hidden: BTreeSet<(u16, Offset)>,
 }
 
 impl Scope {
@@ -88,9 +90,12 @@ pub struct PartitionCheck<'a> {
     conflicts: BTreeSet<Offset>,
     parked: BTreeSet<Offset>,
     copies: Copies,
-    far: Vec<Far>,
+    /// The hashes of rows of the period whose records stand elsewhere.
+    far: BTreeMap<Offset, u64>,
+    /// Rows of the period that stand behind the end of the log.
+    behind: BTreeSet<Offset>,
     /// Rows of the period that the log is too young for.
-    without_log: Vec<(u16, Offset)>,
+    without_log: BTreeSet<(u16, Offset)>,
     /// How many are kept beside the range, or would be if there was room.
     aside: u64,
     /// Bytes that there are for them and for the history.
@@ -111,8 +116,9 @@ impl<'a> PartitionCheck<'a> {
             conflicts: BTreeSet::new(),
             parked: BTreeSet::new(),
             copies: Copies::with_capacity(length),
-            far: Vec::new(),
-            without_log: Vec::new(),
+            far: BTreeMap::new(),
+            behind: BTreeSet::new(),
+            without_log: BTreeSet::new(),
             aside: 0,
             aside_max,
             later_epoch: None,
@@ -139,46 +145,62 @@ impl<'a> PartitionCheck<'a> {
     }
 
     /// Rows of the period whose records stand elsewhere in the log.
-    pub fn far(&self) -> &[Far] {
-        &self.far
+    pub fn far(&self) -> impl ExactSizeIterator<Item = Far> {
+        self.far.iter().map(|(offset, short)| Far { offset: *offset, short: *short })
     }
 
     /// `(epoch, offset)` of rows of the period whose records the log no longer has.
-    pub fn take_without_log(&mut self) -> Vec<(u16, Offset)> {
+    pub fn take_without_log(&mut self) -> BTreeSet<(u16, Offset)> {
         std::mem::take(&mut self.without_log)
     }
 
-    /// Takes a billable row that was accepted within the window.
+    /// Takes a row that was accepted within the window. A copy of one that was taken changes nothing.
     pub fn row(&mut self, row: &StoredEvent<'_>) {
         let Position { epoch, partition: _, offset } = row.position;
+        if self.scope.hidden.contains(&(epoch, offset)) {
+            return;
+        }
         let content = ContentHash::of_row(row);
         let current = epoch == self.scope.source.epoch;
         let line = self.results.table.line(&row.organization_id, row.accepted_at);
         if current && self.scope.offsets.contains(&offset) {
             let at = self.index_of(offset);
-            if self.rows[at] != 0 {
-                self.extra(offset, "a second billable row has this position");
+            let known = std::mem::replace(&mut self.rows[at], content.short());
+            if known != content.short() {
+                self.taken_after(known != 0, offset);
+                self.billed(line, &content);
             }
-            self.rows[at] = content.short();
-            self.billed(line, &content);
             return;
         }
         let Some(line) = line else { return };
         if epoch > self.scope.source.epoch {
             self.later_epoch = Some(epoch);
         } else if !current || offset < self.scope.log.start {
-            self.results.table.at(line).billed_without_log += 1;
-            if self.room_aside() {
-                self.without_log.push((epoch, offset));
-            }
+            self.row_without_log(line, (epoch, offset));
         } else if offset >= self.scope.log.end {
-            self.billed(Some(line), &content);
-            self.extra(offset, "the row stands behind the end of the log");
-        } else {
-            self.billed(Some(line), &content);
-            if self.room_aside() {
-                self.far.push(Far { offset, short: content.short() });
+            if !self.behind.contains(&offset) && self.room_aside() {
+                self.behind.insert(offset);
+                self.billed(Some(line), &content);
+                self.extra(offset, "the row stands behind the end of the log");
             }
+        } else if self.far.get(&offset) != Some(&content.short()) && self.room_aside() {
+            let known = self.far.insert(offset, content.short());
+            self.taken_after(known.is_some(), offset);
+            self.billed(Some(line), &content);
+        }
+    }
+
+    fn row_without_log(&mut self, line: LineId, place: (u16, Offset)) {
+        if !self.without_log.contains(&place) && self.room_aside() {
+            self.without_log.insert(place);
+            self.results.table.at(line).billed_without_log += 1;
+        }
+    }
+
+    /// Takes note of a row at `offset`, perhaps after another one.
+    fn taken_after(&mut self, another: bool, offset: Offset) {
+        if another {
+            self.extra(offset, "a second row has this position, and says something else");
         }
     }
 

@@ -20,8 +20,13 @@ pub struct Plan {
     pub offsets: Range<Offset>,
     /// Appended within the period.
     pub appended: Range<Offset>,
-    /// Acceptance of the events whose rows are read.
-    pub window: Range<DateTime<Utc>>,
+}
+
+/// Acceptance of the events whose rows are read: of twice `settle` more, so that every record of a plan's
+/// offsets that has no row is known to be missing.
+pub fn window(request: &Request) -> Range<DateTime<Utc>> {
+    let settle = TimeDelta::from_std(request.settle).unwrap_or(TimeDelta::zero());
+    request.period.start - settle * 2..request.period.end + settle * 2
 }
 
 impl Plan {
@@ -107,7 +112,5 @@ fn plan_partition(
             offsets.end
         )));
     }
-    // Twice, so that every record of the range that has no row is known to be missing.
-    let window = from - settle * 2..to + settle * 2;
-    Ok(Plan { partition, log: low..high, committed, offsets, appended, window })
+    Ok(Plan { partition, log: low..high, committed, offsets, appended })
 }

@@ -29,6 +29,8 @@ impl ReusedIds {
             transaction_id,
             position,
             accepted_at,
+            places: _,
+            is_reused: _,
         } = row;
         let before = self.previous.replace((hash, accepted_at));
         let Some((_, first)) = before.filter(|(known, _)| *known == hash) else { return };
@@ -70,6 +72,8 @@ mod tests {
             transaction_id: format!("t{hash}"),
             position: Position { epoch: 1, partition: 0, offset },
             accepted_at: DateTime::from_timestamp(day * 86_400, 0).unwrap(),
+            places: Vec::new(),
+            is_reused: true,
         }
     }
 

@@ -1,69 +1,157 @@
-//! Searches the whole history of the table for ids of the period that were billed more than once.
+//! Searches the whole history of the table for ids of the period that have more than one row.
 //!
-//! A range of keys after the other, as many as the memory holds: those of the period's billable rows are
-//! kept, and those of all other rows go past them. Only the keys that came again are looked at by their
-//! rows, and these alone decide.
+//! A range of keys after the other, as many as the memory holds: those of the period's rows are kept, and
+//! those of all other rows go past them. Only the keys that came again are looked at by their rows, and these
+//! alone decide.
 
-use super::billed_keys::{BilledKeys, KEY_BYTES, halves, ranges};
-use super::findings::Findings;
+use super::findings::{Findings, Found};
+use super::period_keys::{KEY_BYTES, PeriodKeys, halves, ranges};
 use super::reused::ReusedIds;
-use super::{NotChecked, Request};
+use super::{NotChecked, Request, plan};
+use event_log::{Offset, PartitionId};
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use tokio::task::block_in_place;
-use usage_store::UsageStore;
 use usage_store::conservation::{Period, StoredSpan};
-use usage_store::reused_ids::KEYS_MAX;
+use usage_store::reused_ids::{KEYS_MAX, ReusedId};
+use usage_store::{Position, UsageStore};
 
 /// Keys after which a search has moved on: some seconds' worth.
 const MOVED_ON_KEYS: u64 = 1 << 24;
+/// Most rows that may be hidden by another one of their id, of 64 bytes each.
+const HIDDEN_MAX: usize = 1_000_000;
 
-/// Reports to `findings` what was billed twice, and returns what was used again after the horizon.
-/// `spans` are those of the period; `moved_on` is called every few seconds while keys arrive.
-pub async fn reused_ids(
+/// What was found beside the failures.
+#[derive(Debug)]
+pub struct Searched {
+    /// Ids that were used again after the horizon: the contract bills them again.
+    pub beyond_horizon: Found,
+    /// Where rows stand that are not billed, because another one of their id hides them.
+    pub hidden: BTreeSet<Position>,
+}
+
+impl Searched {
+    /// Epoch and offset of those in `partition`.
+    pub fn hidden_in(&self, partition: PartitionId) -> BTreeSet<(u16, Offset)> {
+        let hidden = self.hidden.iter().filter(|position| position.partition == partition);
+        hidden.map(|position| (position.epoch, position.offset)).collect()
+    }
+}
+
+/// Reports to `findings` what was billed twice. `spans` are those of the period; `moved_on` is called every
+/// few seconds while keys arrive.
+pub async fn search(
     store: &UsageStore,
     request: &Request,
-    period: &Period,
     spans: &[StoredSpan],
     findings: &mut Findings,
     moved_on: &(dyn Fn() + Sync),
-) -> Result<ReusedIds, NotChecked> {
+) -> Result<Searched, NotChecked> {
     let rows = spans.iter().map(|span| span.rows).sum();
     let room = room(request.memory, rows);
-    let mut reused = ReusedIds::new(request.horizon, request.examples);
-    let mut in_question = Vec::with_capacity(KEYS_MAX);
     let mut left = ranges(rows, room);
     left.reverse();
+    let mut question = Question::new(store, request, findings);
     while let Some(range) = left.pop() {
-        let mut keys = BilledKeys::new(range.clone(), room);
-        let mut watch = Watch { taken: 0, moved_on };
-        let push = |key| watch.after(|| keys.push(key));
-        store.billed_keys(period, &range, push).await?;
-        if keys.is_overfull() {
+        let Some(keys) = keys_that_came_again(store, request, &range, room, moved_on).await? else {
             // Hashes that are spread less evenly than hashes are.
             let [low, high] = halves(&range).expect("a range of one key is never overfull");
             left.extend([high, low]);
             continue;
-        }
-        block_in_place(|| keys.sort());
-        let meet = |key| watch.after(|| keys.meet(key));
-        store.other_keys(period, &range, meet).await?;
+        };
         for key in keys.came_again() {
-            in_question.push(key);
-            if in_question.len() == KEYS_MAX {
-                store.reused_ids(period, &in_question, |row| reused.row(row, findings)).await?;
-                in_question.clear();
-                moved_on();
-            }
+            question.ask(key).await?;
+            moved_on();
         }
     }
-    if !in_question.is_empty() {
-        store.reused_ids(period, &in_question, |row| reused.row(row, findings)).await?;
-    }
-    Ok(reused)
+    question.end().await
 }
 
-/// How many keys are kept at a time: what `memory` holds, and no more than there are rows.
+/// The keys of the rows of the period that are in `range`, and have met all others. `None` when there are
+/// more than `room`.
+async fn keys_that_came_again(
+    store: &UsageStore,
+    request: &Request,
+    range: &RangeInclusive<u64>,
+    room: usize,
+    moved_on: &(dyn Fn() + Sync),
+) -> Result<Option<PeriodKeys>, NotChecked> {
+    let window = plan::window(request);
+    let organization = request.organization.clone();
+    let window = Period { from: window.start, to: window.end, organization };
+    let mut keys = PeriodKeys::new(range.clone(), room);
+    let mut watch = Watch { taken: 0, moved_on };
+    let push = |key, position| watch.after(|| keys.push(key, position));
+    store.period_keys(&window, range, push).await?;
+    if keys.is_overfull() {
+        return Ok(None);
+    }
+    block_in_place(|| keys.sort());
+    let meet = |key| watch.after(|| keys.meet(key));
+    store.other_keys(&window, range, meet).await?;
+    Ok(Some(keys))
+}
+
+/// How many rows are kept at a time: what `memory` holds, and no more than there are. Those of the window
+/// around the period are some more than the period's.
 fn room(memory: u64, rows: u64) -> usize {
+    let rows = rows.saturating_mul(2).saturating_add(1000);
     usize::try_from((memory / KEY_BYTES).min(rows)).unwrap_or(usize::MAX).max(2)
+}
+
+/// Keys that are to be looked at by their rows.
+struct Question<'a> {
+    store: &'a UsageStore,
+    period: Period,
+    findings: &'a mut Findings,
+    keys: Vec<u64>,
+    reused: ReusedIds,
+    hidden: BTreeSet<Position>,
+}
+
+impl<'a> Question<'a> {
+    fn new(store: &'a UsageStore, request: &Request, findings: &'a mut Findings) -> Self {
+        let period = Period {
+            from: request.period.start,
+            to: request.period.end,
+            organization: request.organization.clone(),
+        };
+        let reused = ReusedIds::new(request.horizon, request.examples);
+        let keys = Vec::with_capacity(KEYS_MAX);
+        Self { store, period, findings, keys, reused, hidden: BTreeSet::new() }
+    }
+
+    /// Looks at them once they are as many as a query may ask for.
+    async fn ask(&mut self, key: u64) -> Result<(), NotChecked> {
+        self.keys.push(key);
+        if self.keys.len() == KEYS_MAX { self.look().await } else { Ok(()) }
+    }
+
+    async fn look(&mut self) -> Result<(), NotChecked> {
+        let Self { store, period, findings, keys, reused, hidden } = self;
+        let row = |row: ReusedId| {
+            let others = row.places.iter().filter(|place| **place != row.position);
+            hidden.extend(others.take(HIDDEN_MAX + 1 - hidden.len()));
+            if row.is_reused {
+                reused.row(row, findings);
+            }
+        };
+        store.reused_ids(period, keys, row).await?;
+        keys.clear();
+        if hidden.len() > HIDDEN_MAX {
+            return Err(NotChecked::Configuration(format!(
+                "more than {HIDDEN_MAX} rows of the period are hidden by another one of their id; take a shorter period"
+            )));
+        }
+        Ok(())
+    }
+
+    async fn end(mut self) -> Result<Searched, NotChecked> {
+        if !self.keys.is_empty() {
+            self.look().await?;
+        }
+        Ok(Searched { beyond_horizon: self.reused.beyond_horizon(), hidden: self.hidden })
+    }
 }
 
 /// Says from time to time that keys arrive.
@@ -87,12 +175,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_memory_bounds_the_keys_that_are_kept() {
-        assert_eq!(room(9000, 1_000_000), 1000);
-        assert_eq!(room(9000 - 1, 1_000_000), 999);
-        assert_eq!(room(1 << 30, 500), 500);
+    fn the_memory_bounds_the_rows_that_are_kept() {
+        assert_eq!(room(17_000, 1_000_000), 1000);
+        assert_eq!(room(17_000 - 1, 1_000_000), 999);
+        assert_eq!(room(1 << 30, 500), 2000);
         assert_eq!(room(0, 0), 2);
-        // With the default of 1 GiB, a day of 10,000 events/s takes eight ranges.
-        assert_eq!(ranges(864_000_000, room(1 << 30, 864_000_000)).len(), 8);
+        // Of a day of 10,000 events/s.
+        let rows = 864_000_000;
+        assert_eq!(ranges(rows, room(1 << 30, rows)).len(), 15);
+        assert_eq!(ranges(rows, room(16 << 30, rows)).len(), 1);
     }
 }

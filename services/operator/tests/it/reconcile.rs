@@ -182,6 +182,32 @@ fn an_id_that_is_billed_twice_is_found() {
     assert_eq!(report.checks[2].examples[0].transaction_id.as_deref(), Some("t12"));
 }
 
+/// Under one sort key `FINAL` bills the first and leaves out the second, whether they were merged or not.
+#[test]
+fn a_stored_repeat_that_is_not_billed_is_no_failure_of_the_bill() {
+    let mut bench = Bench::embedded();
+    let twice = event("t", 1);
+    for _ in 0..2 {
+        bench.publish(std::slice::from_ref(&twice));
+        bench.consume();
+    }
+    // The repeat at offset 1 is stored nevertheless, and then everything a second time.
+    let columns = COLUMNS.replace("kafka_offset", "1");
+    bench.execute(&format!(
+        "INSERT INTO usage_events ({COLUMNS}) SELECT {columns} FROM usage_events"
+    ));
+    let all = format!("SELECT {COLUMNS} FROM usage_events");
+    bench.execute(&format!("INSERT INTO usage_events ({COLUMNS}) {all}"));
+    assert_eq!(bench.number("SELECT count() FROM billable_events"), 1);
+    for _ in 0..2 {
+        let report = bench.reconcile();
+        assert!(report.passed, "{}", text(&report));
+        let total = &report.total;
+        assert_eq!([total.accepted, total.billed, total.repeats], [2, 1, 1]);
+        bench.execute("OPTIMIZE TABLE usage_events FINAL");
+    }
+}
+
 #[test]
 fn an_id_used_again_after_the_horizon_is_listed_and_passes() {
     let mut bench = Bench::embedded();

@@ -6,7 +6,7 @@ use metering::UsageEvent;
 use metering::identity::identity_hash;
 use operator::reconcile::Request;
 use operator::reconcile::findings::{Check, Findings, Found};
-use operator::reconcile::search;
+use operator::reconcile::search::{self, Searched};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::borrow::Cow;
@@ -26,10 +26,14 @@ fn end() -> DateTime<Utc> {
     start() + TimeDelta::days(2)
 }
 
-/// What a search reports: the offsets of what was billed twice, and of what was used again.
-type Reported = (BTreeSet<u64>, BTreeSet<u64>);
+/// How much more than the period is looked at for rows that are not billed.
+const AROUND: TimeDelta = TimeDelta::minutes(10);
 
-fn search(bench: &Bench, organization: Option<&str>, memory: u64) -> (Found, Found) {
+/// What a search reports: the offsets of what was billed twice, of what was used again, and of rows that are
+/// not billed.
+type Reported = [BTreeSet<u64>; 3];
+
+fn search(bench: &Bench, organization: Option<&str>, memory: u64) -> (Found, Searched) {
     let request = Request {
         period: start()..end(),
         organization: organization.map(str::to_owned),
@@ -40,12 +44,12 @@ fn search(bench: &Bench, organization: Option<&str>, memory: u64) -> (Found, Fou
     let period = Period { from: start(), to: end(), organization: request.organization.clone() };
     let store = UsageStore::connect(&bench.store);
     let mut findings = Findings::new(request.examples);
-    let reused = bench.runtime.block_on(async {
+    let searched = bench.runtime.block_on(async {
         let spans = store.stored_spans(&period).await.unwrap();
-        search::reused_ids(&store, &request, &period, &spans, &mut findings, &|| ()).await.unwrap()
+        search::search(&store, &request, &spans, &mut findings, &|| ()).await.unwrap()
     });
     let twice = findings.against(Check::NothingBilledTwice).cloned().unwrap_or_default();
-    (twice, reused.beyond_horizon())
+    (twice, searched)
 }
 
 fn offsets(found: &Found) -> BTreeSet<u64> {
@@ -82,21 +86,19 @@ impl Row {
     }
 }
 
-/// Rows whose acceptance is often near a boundary of the period, or about a horizon away from it.
+/// Rows whose acceptance is often near a boundary of the period, of what is around it, or about a horizon away.
 fn rows() -> impl Strategy<Value = Vec<Row>> {
-    let days = prop_oneof![
-        Just(0_i64),
-        Just(1),
-        Just(2),
-        Just(-34),
-        Just(-35),
-        Just(-36),
-        Just(37),
-        -90_i64..90
+    let boundary = prop_oneof![
+        Just(start()),
+        Just(start() - AROUND),
+        Just(end()),
+        Just(end() + AROUND),
+        (-90_i64..90).prop_map(|days| start() + TimeDelta::days(days)),
+        prop::sample::select(vec![-36, -35, -34, 1, 37])
+            .prop_map(|days| start() + TimeDelta::days(days)),
     ];
-    let accepted_at = (days, -1_i64..2).prop_map(|(days, millis)| {
-        start() + TimeDelta::days(days) + TimeDelta::milliseconds(millis)
-    });
+    let accepted_at =
+        (boundary, -1_i64..2).prop_map(|(at, millis)| at + TimeDelta::milliseconds(millis));
     let row = (0_u8..12, 0_u8..3, accepted_at, 0_u16..3, 1_u8..3).prop_map(
         |(id, used, accepted_at, partition, copies)| Row {
             id,
@@ -109,10 +111,14 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
     prop::collection::vec(row, 0..40)
 }
 
+/// Stores them in several batches: of one batch the server keeps one row of each sort key.
 async fn store_rows(store: &UsageStore, rows: &[Row]) {
-    for copy in 0..2 {
+    for (copy, batch) in [(0, 0), (0, 1), (0, 2), (1, 0)] {
         let mut encoded = EventRows::default();
-        for (offset, row) in (0..).zip(rows).filter(|(_, row)| row.copies > copy) {
+        for (offset, row) in (0..).zip(rows) {
+            if row.copies <= copy || (copy == 0 && offset % 3 != batch) {
+                continue;
+            }
             let (event, mut key) = (row.event(), Vec::new());
             event.write_identity_key(&mut key);
             let position = Position { epoch: 1, partition: row.partition, offset };
@@ -126,18 +132,26 @@ async fn store_rows(store: &UsageStore, rows: &[Row]) {
     }
 }
 
-/// By the rules alone.
-fn expected(rows: &[Row], organization: Option<&str>) -> Reported {
-    let mut billed: BTreeMap<u8, BTreeMap<u8, u64>> = BTreeMap::new();
+/// By the rules alone; `there` are the offsets whose rows no merge has dropped yet.
+fn expected(rows: &[Row], organization: Option<&str>, there: &BTreeSet<u64>) -> Reported {
+    let mut stored: BTreeMap<u8, Vec<(u64, &Row)>> = BTreeMap::new();
     for (offset, row) in (0..).zip(rows) {
         if organization.is_none_or(|only| only == row.organization()) {
-            billed.entry(row.id).or_default().entry(row.used).or_insert(offset);
+            stored.entry(row.id).or_default().push((offset, row));
         }
     }
     let accepted = |offset: u64| rows[usize::try_from(offset).unwrap()].accepted_at;
-    let (mut twice, mut again) = (BTreeSet::new(), BTreeSet::new());
-    for of_id in billed.into_values() {
-        let places: Vec<_> = of_id.into_values().collect::<BTreeSet<_>>().into_iter().collect();
+    let (mut twice, mut again, mut hidden) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for of_id in stored.into_values() {
+        let mut used = BTreeSet::new();
+        let (billed, not): (Vec<_>, Vec<_>) =
+            of_id.iter().copied().partition(|(_, row)| used.insert(row.used));
+        let around = start() - AROUND..end() + AROUND;
+        if of_id.iter().any(|(at, row)| there.contains(at) && around.contains(&row.accepted_at)) {
+            hidden
+                .extend(not.into_iter().map(|(offset, _)| offset).filter(|at| there.contains(at)));
+        }
+        let places: Vec<_> = billed.into_iter().map(|(offset, _)| offset).collect();
         if !places.iter().any(|place| (start()..end()).contains(&accepted(*place))) {
             continue;
         }
@@ -146,28 +160,31 @@ fn expected(rows: &[Row], organization: Option<&str>) -> Reported {
             if beyond { &mut again } else { &mut twice }.insert(pair[1]);
         }
     }
-    (twice, again)
+    [twice, again, hidden]
 }
 
 #[test]
-fn every_double_and_every_reuse_is_found_whatever_the_memory() {
+fn every_row_too_many_is_found_whatever_the_memory() {
     let bench = Bench::embedded();
     let store = UsageStore::connect(&bench.store);
-    let config = Config { cases: 32, failure_persistence: None, ..Config::default() };
+    // No part is small enough to be merged between two looks at it.
+    bench.execute(
+        "ALTER TABLE usage_events MODIFY SETTING max_bytes_to_merge_at_max_space_in_pool = 1",
+    );
+    let config = Config { cases: 24, failure_persistence: None, ..Config::default() };
     let result = TestRunner::new(config).run(&rows(), |rows| {
         bench.execute("TRUNCATE TABLE usage_events");
         bench.runtime.block_on(store_rows(&store, &rows));
+        let there = bench.lines("SELECT DISTINCT kafka_offset FROM usage_events");
+        let there: BTreeSet<u64> = there.iter().map(|offset| offset.parse().unwrap()).collect();
         for organization in [None, Some("org_third")] {
-            let expected = expected(&rows, organization);
-            // From two keys at a time to all.
-            for memory in [0, 63, 1 << 20] {
-                let (twice, again) = search(&bench, organization, memory);
-                prop_assert_eq!(
-                    (offsets(&twice), offsets(&again)),
-                    expected.clone(),
-                    "{} bytes",
-                    memory
-                );
+            let expected = expected(&rows, organization, &there);
+            // Ten rows at a time, and all.
+            for memory in [170, 1 << 20] {
+                let (twice, searched) = search(&bench, organization, memory);
+                let hidden = searched.hidden.iter().map(|position| position.offset).collect();
+                let found = [offsets(&twice), offsets(&searched.beyond_horizon), hidden];
+                prop_assert_eq!(&found, &expected, "{} bytes", memory);
             }
         }
         Ok(())
@@ -204,8 +221,9 @@ fn more_doubles_than_a_query_asks_for_are_all_counted() {
     insert(doubles, end() - TimeDelta::milliseconds(1));
     insert(2 * doubles, end() + TimeDelta::days(36));
     let doubles = u64::try_from(doubles).unwrap();
-    for memory in [100_000 * 9, 1000 * 9] {
-        let (twice, again) = search(&bench, None, memory);
-        assert_eq!((twice.count, again.count), (doubles, doubles), "{memory} bytes");
+    for memory in [100_000 * 17, 1000 * 17] {
+        let (twice, searched) = search(&bench, None, memory);
+        let again = searched.beyond_horizon.count;
+        assert_eq!((twice.count, again), (doubles, doubles), "{memory} bytes");
     }
 }

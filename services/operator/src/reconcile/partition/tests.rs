@@ -23,6 +23,7 @@ fn scope() -> Scope {
         appended: START..200,
         log: 50..300,
         organization: None,
+        hidden: BTreeSet::new(),
     }
 }
 
@@ -110,13 +111,13 @@ impl World {
         if check.settle() {
             fetched.iter().filter(within).for_each(|record| check.missing_record(&record));
         }
-        for far in check.far().to_vec() {
+        for far in check.far().collect::<Vec<_>>() {
             check.far_record(
                 far,
                 fetched.iter().find(|record| record.offset == far.offset).as_ref(),
             );
         }
-        let without_log = check.take_without_log().into_iter().collect();
+        let without_log = check.take_without_log();
         let records = check.finish();
         (results, records, without_log)
     }
@@ -252,6 +253,47 @@ fn rows_without_a_log_are_counted_apart() {
     assert_eq!(results.table.at(id).billed_without_log, 2);
     assert_eq!(results.table.at(id).difference(), 0);
     assert_eq!(without_log, BTreeSet::from([(1, 7), (2, 49)]));
+}
+
+/// As a replay leaves them, until they are merged.
+#[test]
+fn copies_of_rows_count_once_wherever_they_stand() {
+    let mut world = World::sound();
+    world.publish(250, &event("late", 3));
+    world.rows.push((event("late", 3), 2, 250));
+    world.rows.push((event("deleted", 1), 2, 49));
+    world.rows.push((event("behind", 1), 2, 300));
+    let once = world.found();
+    assert_eq!(once, (vec![(Check::NothingElseBilled, 300)], -1));
+    world.rows = world.rows.iter().flat_map(|row| [row.clone(), row.clone()]).collect();
+    world.rows.extend(world.rows.clone());
+    assert_eq!(world.found(), once);
+    let (mut results, ..) = world.check();
+    let id = results.table.line("org_demo", at(30)).unwrap();
+    assert_eq!(results.table.at(id).billed_without_log, 1);
+    // A second row that says something else is no copy.
+    let (first, epoch, offset) = world.rows[0].clone();
+    world.rows.push((UsageEvent { value: Quantity::from_units(77), ..first }, epoch, offset));
+    let (found, difference) = world.found();
+    assert!(found.contains(&(Check::NothingElseBilled, offset)), "{found:?}");
+    assert_eq!(difference, -2);
+}
+
+#[test]
+fn a_hidden_row_is_not_billed() {
+    let mut world = World::sound();
+    let (first, epoch, _) = world.rows[0].clone();
+    // A repeat of the first event that was stored, and that the first one hides.
+    world.rows.push((first, epoch, START + 1));
+    let hidden = BTreeSet::from([(2, START + 1)]);
+    for (hidden, counts) in [(BTreeSet::new(), [3, 0]), (hidden, [2, 1])] {
+        let (mut results, ..) = world.check_in(&Scope { hidden, ..scope() });
+        assert!(results.findings.is_empty());
+        let id = results.table.line("org_demo", at(30)).unwrap();
+        let line = results.table.at(id);
+        assert_eq!([line.billed, line.repeats], counts);
+        assert_eq!(line.difference(), 0);
+    }
 }
 
 #[test]
