@@ -125,6 +125,20 @@ impl EmbeddedLog {
     }
 }
 
+/// Keeps everybody from writing to a log, for as long as it lives. Unlike an open log it deletes nothing: no
+/// record expires meanwhile.
+#[derive(Debug)]
+pub struct EmbeddedLogLock {
+    _lock: File,
+}
+
+impl EmbeddedLogLock {
+    /// `LogError::Contract` when a process has the log open.
+    pub fn take(path: &std::path::Path) -> Result<Self, LogError> {
+        Ok(Self { _lock: lock(path)? })
+    }
+}
+
 /// Takes the directory's lock, which the system frees when the process ends, however it ends.
 fn lock(path: &std::path::Path) -> Result<File, LogError> {
     let failed = |source: std::io::Error| LogError::Permanent {

@@ -86,8 +86,8 @@ sabotages! {
 
     /// Harmless: records are kept after their partition was revoked, and inserted.
     KeepAfterRevoke = "keep-after-revoke",
-    /// Harmless: inserts carry no token.
-    NoTokens = "no-tokens",
+    /// Harmless: all attempts of an insert carry one token, on a single server too.
+    OneToken = "one-token",
     /// Harmless: the producer is not idempotent.
     NoIdempotence = "no-idempotence",
 }
@@ -99,7 +99,7 @@ impl Sabotage {
 
     /// Whether the pipeline must stay right with it, because another layer holds.
     pub const fn is_harmless(self) -> bool {
-        matches!(self, Self::KeepAfterRevoke | Self::NoTokens | Self::NoIdempotence)
+        matches!(self, Self::KeepAfterRevoke | Self::OneToken | Self::NoIdempotence)
     }
 }
 

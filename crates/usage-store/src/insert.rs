@@ -97,8 +97,8 @@ impl UsageStore {
     /// the hash of the block for one. Rows that are stored twice are absorbed by the views.
     fn sent_token(&self, token: &str) -> String {
         // The bug of a token without content needs a server that goes by tokens.
-        let replicated = self.config.cluster.is_some() || sabotaged(Sabotage::TokenWithoutContent);
-        if replicated && !sabotaged(Sabotage::NoTokens) {
+        const ONE_TOKEN: [Sabotage; 2] = [Sabotage::OneToken, Sabotage::TokenWithoutContent];
+        if self.config.cluster.is_some() || ONE_TOKEN.into_iter().any(sabotaged) {
             return format!("{token}{}", self.token_suffix);
         }
         format!("{token}{}/{:016x}", self.token_suffix, RandomState::new().build_hasher().finish())
@@ -131,5 +131,30 @@ impl UsageStore {
             insert.end().await
         };
         sent.await.map_err(|error| InsertError::new(table.name, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::UsageStoreConfig;
+    use service_kit::secret::Secret;
+
+    fn store(cluster: Option<&str>) -> UsageStore {
+        let password = Secret::new(String::new());
+        UsageStore::connect(&UsageStoreConfig {
+            cluster: cluster.map(str::to_owned),
+            ..UsageStoreConfig::new("http://127.0.0.1:1", "d", "u", password)
+        })
+    }
+
+    #[test]
+    fn attempts_share_a_token_on_a_cluster_only() {
+        let cluster = store(Some("c"));
+        assert_eq!(cluster.sent_token("t"), "t");
+        assert_eq!(cluster.sent_token("t"), cluster.sent_token("t"));
+        let single = store(None);
+        let (first, second) = (single.sent_token("t"), single.sent_token("t"));
+        assert!(first != second && first.starts_with("t/") && second.starts_with("t/"));
     }
 }

@@ -7,7 +7,8 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 /// Ranges that a token spells out. More are named by a hash, so that tokens stay below 1 KiB.
 const SPELLED_RANGES_MAX: usize = 16;
 
-/// Names the content of one insert, so that the server drops a retry of the same rows.
+/// Names the content of one insert, so that a cluster drops a retry of the same rows. What a single server
+/// is sent differs in each attempt (docs/decisions/0008-a-token-for-each-attempt.md).
 ///
 /// ClickHouse compares tokens only: the same token with other rows would lose them without an
 /// error. That is why the hash of the bytes is part of it.

@@ -6,9 +6,9 @@ use crate::config::EngineArgs;
 use anyhow::Context as _;
 use data_dir::DataDir;
 use event_consumer::decode::Source;
-use event_log::embedded::{EmbeddedLog, EmbeddedLogOptions, EmbeddedReader};
+use event_log::embedded::{EmbeddedLog, EmbeddedLogLock, EmbeddedLogOptions, EmbeddedReader};
 use event_log::kafka::{KafkaConfig, KafkaProducer, KafkaReader};
-use event_log::{EventLogProducer, EventLogReader};
+use event_log::{EventLogProducer, EventLogReader, LogError};
 use local_engines::clickhouse::EmbeddedClickHouse;
 use service_kit::clock::SystemClock;
 use std::path::Path;
@@ -41,8 +41,8 @@ pub struct PublishingEngines {
 #[derive(Debug)]
 pub struct StartedHere {
     engine: Option<EmbeddedClickHouse>,
-    /// Held, not used: a stack that is started meanwhile would not know the ids that are being restored.
-    _log: EmbeddedLog,
+    /// A stack that is started meanwhile would not know the ids that are being restored.
+    _lock: EmbeddedLogLock,
 }
 
 /// The engines as `args` name them; nothing is locked, and the services may run.
@@ -58,11 +58,14 @@ pub async fn open_or_start(args: &EngineArgs) -> anyhow::Result<(Engines, Option
     let stopped = block_in_place(|| {
         let data_dir = args.data_dir.as_deref().map(DataDir::open).transpose()?;
         let Some(data_dir) = data_dir else { return Ok(None) };
-        // A log that somebody else has open is that of a running stack.
-        let log = open_log(&data_dir.log(), &args.kafka_group).ok();
-        anyhow::Ok(log.map(|log| (data_dir, log)))
+        match EmbeddedLogLock::take(&data_dir.log()) {
+            Ok(lock) => Ok(Some((data_dir, lock))),
+            // Somebody has it open: the stack runs.
+            Err(LogError::Contract(_)) => Ok(None),
+            Err(error) => Err(anyhow::Error::from(error)),
+        }
     })?;
-    let Some((data_dir, log)) = stopped else { return Ok((open(args).await?, None)) };
+    let Some((data_dir, lock)) = stopped else { return Ok((open(args).await?, None)) };
     let (reader, source, config, engine) = block_in_place(|| {
         let (config, engine) = data_dir.own_store(&args.store)?;
         let reader = EmbeddedReader::open(&data_dir.log(), &args.kafka_group)?;
@@ -70,7 +73,7 @@ pub async fn open_or_start(args: &EngineArgs) -> anyhow::Result<(Engines, Option
         anyhow::Ok((Box::new(reader), source, config, engine))
     })?;
     let store = answering(UsageStore::connect(&config)).await?;
-    Ok((Engines { reader, store, source }, Some(StartedHere { engine, _log: log })))
+    Ok((Engines { reader, store, source }, Some(StartedHere { engine, _lock: lock })))
 }
 
 fn connect(args: &EngineArgs) -> anyhow::Result<Engines> {

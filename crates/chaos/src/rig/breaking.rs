@@ -1,8 +1,8 @@
 //! How each fault is begun and lifted.
 
 use super::Rig;
-use crate::fault::{Fault, LinkFault, Process};
-use anyhow::Context as _;
+use crate::fault::{Disk, Fault, LinkFault, Process};
+use anyhow::{Context as _, bail};
 use std::sync::PoisonError;
 use std::time::Duration;
 use testkit::proxy::{self, Direction};
@@ -58,8 +58,14 @@ impl Rig {
             }
             Fault::Point(process, point, _) => self.service(process)?.disarm(point),
             Fault::FullDisk(disk) => {
-                // An engine that has given up meanwhile is started again when all faults are over.
-                self.disks.get(&disk).map_or(Ok(()), |disk| Ok(disk.free()?))
+                self.disks.get(&disk).map_or(Ok(()), |disk| disk.free())?;
+                match (disk, &self.kafka) {
+                    // A broker gives up when its disk is full.
+                    (Disk::Broker(number), Some(kafka)) if !kafka.is_running(number.into()) => {
+                        Ok(kafka.launch(number.into())?)
+                    }
+                    _ => Ok(()),
+                }
             }
             Fault::ClockShift { process, .. } => self.service(process)?.right_clock(),
             Fault::Poison { .. } => Ok(()),
@@ -101,11 +107,16 @@ impl Rig {
         }
     }
 
-    /// Starts brokers, ClickHouse and the database again if they have ended.
+    /// Starts brokers, ClickHouse and the database again if they have ended; an error until all of them
+    /// have started.
     pub(super) fn start_ended_engines(&self) -> anyhow::Result<()> {
         if let Some(kafka) = &self.kafka {
+            // All of them before one is waited for: none starts while the controllers have no majority.
             for broker in (0..kafka.brokers()).filter(|broker| !kafka.is_running(*broker)) {
-                kafka.restart(broker)?;
+                kafka.launch(broker)?;
+            }
+            if let Some(broker) = (0..kafka.brokers()).find(|broker| !kafka.has_started(*broker)) {
+                bail!("broker {} has not started", broker + 1);
             }
         }
         if !self.clickhouse.is_running() {

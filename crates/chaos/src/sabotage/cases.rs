@@ -74,7 +74,7 @@ pub const CASES: &[Case] = &[
     Case::new(Sabotage::DedupWithinPeriod, Scenario::Traffic, "Meteroid", DOUBLED),
     Case::new(Sabotage::StaleIndex, Scenario::Rebalance, "(common)", DOUBLED),
     Case::new(Sabotage::KeepAfterRevoke, Scenario::Rebalance, "control", HARMLESS),
-    Case::new(Sabotage::NoTokens, Scenario::CutAgain, "control", HARMLESS),
+    Case::new(Sabotage::OneToken, Scenario::CutAgain, "control", HARMLESS),
     Case::new(Sabotage::NoIdempotence, Scenario::Rebalance, "control", HARMLESS),
 ];
 

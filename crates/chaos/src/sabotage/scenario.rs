@@ -42,7 +42,7 @@ pub enum Scenario {
     CutAgain,
     /// Records in the log that are no events.
     Poison,
-    /// A second consumer comes and goes, and the way to the broker is cut.
+    /// A second consumer comes and goes, and the way of the first one to the broker is cut.
     Rebalance,
     /// Events are ten days late, records are kept for one, and the consumer is away.
     Retention,
@@ -92,7 +92,7 @@ impl Scenario {
             Self::RefusedInserts => "ClickHouse refuses inserts with code 241, then with 497",
             Self::CutAgain => "answers of inserts are lost; ends between insert and commit",
             Self::Poison => "records that are no events in every partition",
-            Self::Rebalance => "a second consumer comes and goes twice; the broker is cut off",
+            Self::Rebalance => "a second consumer comes and goes twice; the first one is cut off",
             Self::Retention => "the consumer is away, and events are older than retention",
             Self::Revocation => "the key is revoked",
         }

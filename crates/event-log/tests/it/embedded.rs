@@ -4,8 +4,10 @@ use crate::support::{
     PARTITIONS, PATIENCE, Reader, Rig, batch, embedded_options, numbers, partition_of, publish,
 };
 use chrono::{DateTime, TimeDelta, Utc};
-use event_log::embedded::{EmbeddedLog, EmbeddedLogOptions};
-use event_log::{EventLogConsumer, EventLogProducer, LogError, PublishError, Watermarks};
+use event_log::embedded::{EmbeddedLog, EmbeddedLogLock, EmbeddedLogOptions, EmbeddedReader};
+use event_log::{
+    EventLogConsumer, EventLogProducer, EventLogReader, LogError, PublishError, Watermarks,
+};
 use rusqlite::Connection;
 use service_kit::clock::FixedClock;
 use std::collections::BTreeMap;
@@ -73,6 +75,23 @@ fn a_second_opener_is_refused() {
     );
     drop(log);
     rig.close();
+    EmbeddedLog::open(embedded_options(rig.path())).unwrap();
+}
+
+#[test]
+fn who_holds_the_lock_keeps_writers_out_and_deletes_nothing() {
+    let rig = Rig::embedded();
+    publish(&rig.producer(), numbers(0..90)).unwrap();
+    assert!(matches!(EmbeddedLogLock::take(rig.path()), Err(LogError::Contract(_))), "it is open");
+    rig.close();
+    let content = || std::fs::read(rig.path().join("log.sqlite")).unwrap();
+    let before = content();
+    let lock = EmbeddedLogLock::take(rig.path()).unwrap();
+    let refused = EmbeddedLog::open(embedded_options(rig.path()));
+    assert!(matches!(refused, Err(LogError::Contract(_))));
+    assert_eq!(EmbeddedReader::open(rig.path(), "a").unwrap().partition_count(), PARTITIONS);
+    drop(lock);
+    assert!(content() == before);
     EmbeddedLog::open(embedded_options(rig.path())).unwrap();
 }
 

@@ -1,6 +1,7 @@
 //! What must hold of the source tree.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 use testkit::repo;
 
 /// Which of our crates each crate may use. The picture of ARCHITECTURE.md, as a table.
@@ -45,6 +46,14 @@ const OWNERS: [(&str, &str); 5] = [
     ("sqlx", "config-store"),
     ("libloading", "embedded-clickhouse"),
 ];
+
+/// What runs one step after the other must notice that one has failed.
+#[test]
+fn a_step_of_ci_ends_as_its_command_did() {
+    let step = "source .ci/step; step false || exit 7; exit 8";
+    let ended = Command::new("bash").args(["-c", step]).current_dir(repo::root()).output().unwrap();
+    assert_eq!(ended.status.code(), Some(7), "{ended:?}");
+}
 
 #[test]
 fn crates_depend_on_each_other_only_as_drawn() {
