@@ -1,6 +1,8 @@
-//! What a proof and a replay cost: `cargo run --release -p operator --example proof_cost -- [MILLIONS OF EVENTS]`.
+//! What a proof and a replay cost: `cargo run --release -p operator --example proof_cost -- [MILLIONS OF EVENTS]
+//! [MILLIONS OF ROWS FROM BEFORE] [MEMORY IN MB]`.
 //!
-//! One in ten records is a repeat, in 4 partitions of an embedded log, beside the embedded engine.
+//! One in ten records is a repeat, in 4 partitions of an embedded log, beside the embedded engine. The rows
+//! from before are of the 30 days before the period.
 
 #![expect(clippy::print_stdout, reason = "the figures are what it is run for")]
 
@@ -10,7 +12,7 @@ use event_consumer::{ConsumerConfig, EventConsumer};
 use event_log::embedded::{EmbeddedLog, EmbeddedLogOptions, EmbeddedReader};
 use event_log::{EventLogProducer as _, EventLogReader as _, RecordBatch, wire};
 use local_engines::clickhouse::EmbeddedClickHouse;
-use metering::identity::partition_of;
+use metering::identity::{identity_hash, partition_of};
 use metering::{Quantity, UsageEvent};
 use operator::engines::Engines;
 use operator::reconcile::{Request, reconcile};
@@ -23,15 +25,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
-use usage_store::{UsageStore, UsageStoreConfig};
+use usage_store::{EventRows, InsertToken, Position, UsageStore, UsageStoreConfig};
 
 const PARTITIONS: u16 = 4;
 const BATCH: u64 = 1000;
+const HISTORY_BATCH: u64 = 100_000;
 const HORIZON: Duration = Duration::from_secs(35 * 86_400);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let millions: u64 = std::env::args().nth(1).map_or(Ok(1), |text| text.parse())?;
+    let argument = |number, default| -> anyhow::Result<u64> {
+        Ok(std::env::args().nth(number).map_or(Ok(default), |text| text.parse())?)
+    };
+    let (millions, millions_before) = (argument(1, 1)?, argument(2, 0)?);
+    let memory = argument(3, 8000)? * 1_000_000;
     let directory = tempfile::tempdir()?;
     let here = std::env::current_exe()?;
     let program = here.ancestors().nth(2).unwrap_or(Path::new(".")).join("embedded-clickhouse");
@@ -43,6 +50,7 @@ async fn main() -> anyhow::Result<()> {
     let path = directory.path().join("log");
     let log = EmbeddedLog::open(EmbeddedLogOptions::new(&path, PARTITIONS, Arc::new(SystemClock)))?;
     let begun = SystemClock.now();
+    remember(&store, millions_before * 1_000_000, begun).await?;
     fill(&log, millions * 1_000_000, begun).await?;
     consume(&log, &store, &path).await?;
 
@@ -57,7 +65,7 @@ async fn main() -> anyhow::Result<()> {
         organization: None,
         settle: Duration::from_secs(300),
         horizon: HORIZON,
-        memory: 8 << 30,
+        memory,
         examples: 5,
     };
     let start = Instant::now();
@@ -84,6 +92,39 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Stores rows of an earlier life of the topic.
+async fn remember(store: &UsageStore, rows: u64, begun: DateTime<Utc>) -> anyhow::Result<()> {
+    for first in (0..rows).step_by(usize::try_from(HISTORY_BATCH)?) {
+        let (mut encoded, mut key) = (EventRows::default(), Vec::new());
+        for number in first..first + HISTORY_BATCH {
+            let age = TimeDelta::days(1)
+                + TimeDelta::days(30) / i32::try_from(rows)? * i32::try_from(rows - number)?;
+            let event = event(number, &format!("old-{number:012}"), begun - age);
+            key.clear();
+            event.write_identity_key(&mut key);
+            let partition = u16::try_from(number % u64::from(PARTITIONS))?;
+            let offset = number / u64::from(PARTITIONS);
+            let position = Position { epoch: 0, partition, offset };
+            encoded.push(&event, position, identity_hash(&key), event.payload_fingerprint());
+        }
+        let encoded = encoded.finish();
+        let token = InsertToken::new("before", &[], &encoded.bytes);
+        store.insert_events(&encoded, &token).await?;
+    }
+    Ok(())
+}
+
+fn event(number: u64, id: &str, at: DateTime<Utc>) -> UsageEvent<'static> {
+    UsageEvent {
+        transaction_id: Cow::Owned(id.to_owned()),
+        external_customer_id: Cow::Owned(format!("customer-{}", number % 1000)),
+        value: Quantity::from_units(i128::from(number) << 40),
+        timestamp: at,
+        accepted_at: at,
+        ..UsageEvent::example()
+    }
+}
+
 async fn fill(log: &EmbeddedLog, events: u64, at: DateTime<Utc>) -> anyhow::Result<()> {
     let producer = log.producer();
     for first in (0..events).step_by(usize::try_from(BATCH)?) {
@@ -91,12 +132,8 @@ async fn fill(log: &EmbeddedLog, events: u64, at: DateTime<Utc>) -> anyhow::Resu
         for number in first..first + BATCH {
             let id = number / 10 * 9 + number % 10;
             let event = UsageEvent {
-                transaction_id: Cow::Owned(format!("txn-{id:012}")),
-                external_customer_id: Cow::Owned(format!("customer-{}", id % 1000)),
-                value: Quantity::from_units(i128::from(id) << 40),
-                timestamp: at,
                 accepted_at: at + TimeDelta::milliseconds(i64::try_from(number / 1000)?),
-                ..UsageEvent::example()
+                ..event(id, &format!("txn-{id:012}"), at)
             };
             batch.push(
                 |key| event.write_identity_key(key),

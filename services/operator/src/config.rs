@@ -94,7 +94,9 @@ pub struct ReconcileArgs {
     /// How long event ids are remembered by the consumer
     #[arg(long, env = "TALLYMARK_DEDUP_HORIZON", default_value = "35d", value_parser = parse_duration)]
     pub dedup_horizon: Duration,
-    /// Most memory for the records of one partition, in bytes; 42 for each, and 64 for each conflict and dead letter
+    /// Most memory for the records of one partition, in bytes: 42 for each, and 64 for each conflict and dead
+    /// letter; and for the search before that: 17 for each event of the period, or as many as there is room for
+    /// at a time, each time with a scan of the table
     #[arg(long, default_value_t = 1024 * 1024 * 1024)]
     pub memory: u64,
     /// Most examples of each kind of finding

@@ -98,6 +98,8 @@ pub async fn reconcile_watched(
         unreadable: Unreadable::default(),
     };
     check_spans(&spans, engines.source.partition_count, &mut results.findings);
+    // Before the search, which may take hours, and not after it.
+    plans.iter().try_for_each(|plan| Budget::new(plan, request).check(0))?;
     let (store, findings) = (&engines.store, &mut results.findings);
     let searched = search::search(store, request, &spans, findings, moved_on).await?;
     let mut partitions = Vec::with_capacity(plans.len());
@@ -159,13 +161,7 @@ async fn compare(
         organization: request.organization.clone(),
         hidden,
     };
-    let budget = Budget {
-        partition: plan.partition,
-        allowed: request.memory,
-        records: scope.offsets.end - scope.offsets.start,
-        fixed: scope.bytes(),
-    };
-    budget.check(0)?;
+    let budget = Budget::new(plan, request);
     let mut check = PartitionCheck::new(&scope, results, request.memory - budget.fixed);
     read_rows(engines, &scope, &mut check).await?;
     budget.check(check.bytes_aside())?;
@@ -293,6 +289,12 @@ struct Budget {
 }
 
 impl Budget {
+    fn new(plan: &Plan, request: &Request) -> Self {
+        let records = plan.offsets.end - plan.offsets.start;
+        let fixed = partition::bytes(records);
+        Self { partition: plan.partition, records, fixed, allowed: request.memory }
+    }
+
     fn check(&self, aside: u64) -> Result<(), NotChecked> {
         // Indexes of records have 32 bits.
         let fits = u32::try_from(self.records).is_ok();

@@ -42,12 +42,12 @@ pub struct Scope {
     pub hidden: BTreeSet<(u16, Offset)>,
 }
 
-impl Scope {
-    /// Bytes that the comparison takes before it has seen anything.
-    pub fn bytes(&self) -> u64 {
-        (self.offsets.end - self.offsets.start).saturating_mul(RECORD_BYTES)
-    }
+/// Bytes that the comparison of `records` records takes before it has seen anything.
+pub fn bytes(records: u64) -> u64 {
+    records.saturating_mul(RECORD_BYTES)
+}
 
+impl Scope {
     fn position(&self, offset: Offset) -> Position {
         Position { epoch: self.source.epoch, partition: self.partition, offset }
     }
@@ -105,7 +105,7 @@ pub struct PartitionCheck<'a> {
 }
 
 impl<'a> PartitionCheck<'a> {
-    /// `aside_max` are the bytes that there are beyond [`Scope::bytes`]. When they are used up nothing more is
+    /// `aside_max` are the bytes that there are beyond [`bytes`]. When they are used up nothing more is
     /// kept, and [`Self::bytes_aside`] says how many it would take: then the check is worth nothing.
     pub fn new(scope: &'a Scope, results: &'a mut Results, aside_max: u64) -> Self {
         let length = usize::try_from(scope.offsets.end - scope.offsets.start)

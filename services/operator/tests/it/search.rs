@@ -192,6 +192,30 @@ fn every_row_too_many_is_found_whatever_the_memory() {
     result.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
+/// An id with one event in the middle of the period, and one at each boundary of what is read, or beside it.
+#[test]
+fn no_event_falls_between_what_is_read_and_what_is_met() {
+    let bench = Bench::embedded();
+    let store = UsageStore::connect(&bench.store);
+    let middle = start() + TimeDelta::days(1);
+    let boundaries = [start() - AROUND, start(), end(), end() + AROUND];
+    let beside = boundaries
+        .into_iter()
+        .flat_map(|at| (-1..2).map(move |millis| at + TimeDelta::milliseconds(millis)));
+    let rows: Vec<_> = (0..)
+        .zip(beside)
+        .flat_map(|(id, at)| {
+            [middle, at].map(|accepted_at| {
+                let used = u8::from(accepted_at == at);
+                Row { id, used, accepted_at, partition: 0, copies: 1 }
+            })
+        })
+        .collect();
+    bench.runtime.block_on(store_rows(&store, &rows));
+    let (twice, _) = search(&bench, None, 1 << 20);
+    assert_eq!(offsets(&twice), (0..12).map(|id| 2 * id + 1).collect());
+}
+
 /// No consumer writes them, but a number of partitions that was changed under one epoch could.
 #[test]
 fn copies_at_one_offset_of_two_partitions_are_found() {
