@@ -10,7 +10,7 @@ SELECT
     argMax(kafka_partition, version),
     argMax(kafka_offset, version),
     argMax(accepted_at, version) AS first_accepted_at,
-    groupUniqArray((topic_epoch, kafka_partition, kafka_offset)) AS places,
+    groupUniqArray(1000002)((topic_epoch, kafka_partition, kafka_offset)) AS places,
     count() OVER (PARTITION BY identity_hash) > 1
         AND countIf(
             first_accepted_at >= fromUnixTimestamp64Milli({from:Int64}, 'UTC')

@@ -13,7 +13,8 @@ SELECT
     timestamp,
     value,
     xxh3(properties),
-    accepted_at
+    accepted_at,
+    reinterpretAsUInt64(identity_hash)
 FROM usage_events
 WHERE kafka_partition = {partition:UInt16}
     AND accepted_at >= fromUnixTimestamp64Milli({from:Int64}, 'UTC')

@@ -71,6 +71,8 @@ pub struct StoredEvent<'a> {
     /// XXH3-64 of the JSON text.
     pub properties_hash: u64,
     pub accepted_at: DateTime<Utc>,
+    /// See [`crate::reused_ids::key_of`].
+    pub identity_key: u64,
 }
 
 /// A row of `usage_event_conflicts`.
@@ -156,6 +158,7 @@ impl UsageStore {
                 units: row.take_units()?,
                 properties_hash: row.take_u64()?,
                 accepted_at: row.take_instant()?,
+                identity_key: row.take_u64()?,
             });
             Some(())
         })

@@ -55,8 +55,9 @@ async fn run_reconcile(args: ReconcileArgs) -> anyhow::Result<ExitCode> {
     let (mut engines, started) = open_or_start(&args.engines).await?;
     let request = schedule::request(&args, from..to);
     let report = reconcile(&mut engines, &request, SystemClock.now()).await;
-    stop(started.as_ref())?;
+    let stopped = stop(started.as_ref());
     let report = report?;
+    stopped?;
     // With --json - standard output is for the JSON alone.
     if args.json.as_deref() != Some(Path::new("-")) {
         print(&reconcile_text(&report))?;
@@ -81,8 +82,9 @@ async fn run_replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let ReplayArgs { from, to, dry_run, dedup_horizon: horizon, memory, .. } = *args;
     let request = Request { from, to, dry_run, horizon, memory };
     let replayed = replay(&mut engines, &request, SystemClock.now()).await;
-    stop(started.as_ref())?;
+    let stopped = stop(started.as_ref());
     let replayed = replayed?;
+    stopped?;
     let mut not_restored = 0;
     for Replayed { partition, offsets, tally, not_restored: missing } in &replayed {
         print(&format!(

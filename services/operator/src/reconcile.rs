@@ -101,7 +101,7 @@ pub async fn reconcile_watched(
     // Before the search, which may take hours, and not after it.
     plans.iter().try_for_each(|plan| Budget::new(plan, request).check(0))?;
     let (store, findings) = (&engines.store, &mut results.findings);
-    let searched = search::search(store, request, &spans, findings, moved_on).await?;
+    let searched = search::search(store, request, findings, moved_on).await?;
     let mut partitions = Vec::with_capacity(plans.len());
     for plan in &plans {
         plan.check_offsets(engines.source.epoch, &mut results.findings);
@@ -148,7 +148,7 @@ async fn compare(
     engines: &mut Engines,
     request: &Request,
     plan: &Plan,
-    hidden: BTreeSet<(u16, Offset)>,
+    hidden: BTreeSet<(u16, Offset, u64)>,
     results: &mut Results,
 ) -> Result<BTreeSet<(u16, Offset)>, NotChecked> {
     let scope = Scope {

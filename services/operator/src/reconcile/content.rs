@@ -55,6 +55,8 @@ impl ContentHash {
             units,
             properties_hash,
             accepted_at,
+            // Of what is compared already.
+            identity_key: _,
         } = row;
         let texts = [
             organization_id.as_ref(),
@@ -163,6 +165,7 @@ mod tests {
             units: event.value.map(Quantity::units),
             properties_hash: xxh3_64(event.properties.as_str().as_bytes()),
             accepted_at: event.accepted_at,
+            identity_key: 0,
         }
     }
 

@@ -38,8 +38,8 @@ pub struct Scope {
     /// What the log holds.
     pub log: Range<Offset>,
     pub organization: Option<String>,
-    /// Epoch and offset of rows that are not billed, because another one of their id hides them.
-    pub hidden: BTreeSet<(u16, Offset)>,
+    /// Epoch, offset and key of rows that are not billed, because another one of their id hides them.
+    pub hidden: BTreeSet<(u16, Offset, u64)>,
 }
 
 /// Bytes that the comparison of `records` records takes before it has seen anything.
@@ -157,7 +157,7 @@ impl<'a> PartitionCheck<'a> {
     /// Takes a row that was accepted within the window. A copy of one that was taken changes nothing.
     pub fn row(&mut self, row: &StoredEvent<'_>) {
         let Position { epoch, partition: _, offset } = row.position;
-        if self.scope.hidden.contains(&(epoch, offset)) {
+        if self.scope.hidden.contains(&(epoch, offset, row.identity_key)) {
             return;
         }
         let content = ContentHash::of_row(row);

@@ -10,15 +10,15 @@ use super::reused::ReusedIds;
 use super::{NotChecked, Request, plan};
 use event_log::{Offset, PartitionId};
 use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use tokio::task::block_in_place;
-use usage_store::conservation::{Period, StoredSpan};
-use usage_store::reused_ids::{KEYS_MAX, ReusedId};
+use usage_store::conservation::Period;
+use usage_store::reused_ids::{KEYS_MAX, ReusedId, key_of};
 use usage_store::{Position, UsageStore};
 
 /// Keys after which a search has moved on: some seconds' worth.
 const MOVED_ON_KEYS: u64 = 1 << 24;
-/// Most rows that may be hidden by another one of their id, of 64 bytes each.
+/// Most rows that may be hidden by another one of their id, of 72 bytes each, beyond the memory of a request.
 const HIDDEN_MAX: usize = 1_000_000;
 
 /// What was found beside the failures.
@@ -26,28 +26,27 @@ const HIDDEN_MAX: usize = 1_000_000;
 pub struct Searched {
     /// Ids that were used again after the horizon: the contract bills them again.
     pub beyond_horizon: Found,
-    /// Where rows stand that are not billed, because another one of their id hides them.
-    pub hidden: BTreeSet<Position>,
+    /// Where rows stand that are not billed, because another one of their id hides them, and their keys.
+    pub hidden: BTreeSet<(Position, u64)>,
 }
 
 impl Searched {
-    /// Epoch and offset of those in `partition`.
-    pub fn hidden_in(&self, partition: PartitionId) -> BTreeSet<(u16, Offset)> {
-        let hidden = self.hidden.iter().filter(|position| position.partition == partition);
-        hidden.map(|position| (position.epoch, position.offset)).collect()
+    /// Epoch, offset and key of those in `partition`.
+    pub fn hidden_in(&self, partition: PartitionId) -> BTreeSet<(u16, Offset, u64)> {
+        let hidden = self.hidden.iter().filter(|(position, _)| position.partition == partition);
+        hidden.map(|(position, key)| (position.epoch, position.offset, *key)).collect()
     }
 }
 
-/// Reports to `findings` what was billed twice. `spans` are those of the period; `moved_on` is called every
-/// few seconds while keys arrive.
+/// Reports to `findings` what was billed twice. `moved_on` is called every few seconds while keys arrive, and
+/// after each scan.
 pub async fn search(
     store: &UsageStore,
     request: &Request,
-    spans: &[StoredSpan],
     findings: &mut Findings,
     moved_on: &(dyn Fn() + Sync),
 ) -> Result<Searched, NotChecked> {
-    let rows = spans.iter().map(|span| span.rows).sum();
+    let rows = store.stored_spans(&window(request)).await?.iter().map(|span| span.rows).sum();
     let room = room(request.memory, rows);
     let mut left = ranges(rows, room);
     left.reverse();
@@ -76,26 +75,32 @@ async fn keys_that_came_again(
     room: usize,
     moved_on: &(dyn Fn() + Sync),
 ) -> Result<Option<PeriodKeys>, NotChecked> {
-    let window = plan::window(request);
-    let organization = request.organization.clone();
-    let window = Period { from: window.start, to: window.end, organization };
+    let window = window(request);
     let mut keys = PeriodKeys::new(range.clone(), room);
     let mut watch = Watch { taken: 0, moved_on };
     let push = |key, position| watch.after(|| keys.push(key, position));
     store.period_keys(&window, range, push).await?;
+    moved_on();
     if keys.is_overfull() {
         return Ok(None);
     }
     block_in_place(|| keys.sort());
     let meet = |key| watch.after(|| keys.meet(key));
     store.other_keys(&window, range, meet).await?;
+    moved_on();
     Ok(Some(keys))
 }
 
-/// How many rows are kept at a time: what `memory` holds, and no more than there are. Those of the window
-/// around the period are some more than the period's.
+/// The rows that are kept: those of the period, and of what is read around it.
+fn window(request: &Request) -> Period {
+    let Range { start: from, end: to } = plan::window(request);
+    Period { from, to, organization: request.organization.clone() }
+}
+
+/// How many of `rows` are kept at a time: what `memory` holds, and no more than there are, with a little for
+/// those that are stored meanwhile.
 fn room(memory: u64, rows: u64) -> usize {
-    let rows = rows.saturating_mul(2).saturating_add(1000);
+    let rows = rows.saturating_add(1000);
     usize::try_from((memory / KEY_BYTES).min(rows)).unwrap_or(usize::MAX).max(2)
 }
 
@@ -106,7 +111,7 @@ struct Question<'a> {
     findings: &'a mut Findings,
     keys: Vec<u64>,
     reused: ReusedIds,
-    hidden: BTreeSet<Position>,
+    hidden: BTreeSet<(Position, u64)>,
 }
 
 impl<'a> Question<'a> {
@@ -130,7 +135,9 @@ impl<'a> Question<'a> {
     async fn look(&mut self) -> Result<(), NotChecked> {
         let Self { store, period, findings, keys, reused, hidden } = self;
         let row = |row: ReusedId| {
+            let key = key_of(&row.hash);
             let others = row.places.iter().filter(|place| **place != row.position);
+            let others = others.map(|place| (*place, key));
             hidden.extend(others.take(HIDDEN_MAX + 1 - hidden.len()));
             if row.is_reused {
                 reused.row(row, findings);
@@ -140,7 +147,7 @@ impl<'a> Question<'a> {
         keys.clear();
         if hidden.len() > HIDDEN_MAX {
             return Err(NotChecked::Configuration(format!(
-                "more than {HIDDEN_MAX} rows of the period are hidden by another one of their id; take a shorter period"
+                "more than {HIDDEN_MAX} rows of ids of the period are hidden by another row of their id; take a shorter period"
             )));
         }
         Ok(())
@@ -178,7 +185,7 @@ mod tests {
     fn the_memory_bounds_the_rows_that_are_kept() {
         assert_eq!(room(17_000, 1_000_000), 1000);
         assert_eq!(room(17_000 - 1, 1_000_000), 999);
-        assert_eq!(room(1 << 30, 500), 2000);
+        assert_eq!(room(1 << 30, 500), 1500);
         assert_eq!(room(0, 0), 2);
         // Of a day of 10,000 events/s.
         let rows = 864_000_000;

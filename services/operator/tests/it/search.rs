@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use usage_store::conservation::Period;
+use std::sync::atomic::{AtomicU64, Ordering};
 use usage_store::reused_ids::KEYS_MAX;
 use usage_store::{EventRows, InsertToken, Position, UsageStore};
 
@@ -34,6 +34,17 @@ const AROUND: TimeDelta = TimeDelta::minutes(10);
 type Reported = [BTreeSet<u64>; 3];
 
 fn search(bench: &Bench, organization: Option<&str>, memory: u64) -> (Found, Searched) {
+    let (twice, searched, _) = search_in_steps(bench, organization, memory);
+    (twice, searched)
+}
+
+/// The same, and how often it has moved on.
+fn search_in_steps(
+    bench: &Bench,
+    organization: Option<&str>,
+    memory: u64,
+) -> (Found, Searched, u64) {
+    let steps = AtomicU64::new(0);
     let request = Request {
         period: start()..end(),
         organization: organization.map(str::to_owned),
@@ -41,15 +52,16 @@ fn search(bench: &Bench, organization: Option<&str>, memory: u64) -> (Found, Sea
         examples: 1000,
         ..Bench::request()
     };
-    let period = Period { from: start(), to: end(), organization: request.organization.clone() };
     let store = UsageStore::connect(&bench.store);
     let mut findings = Findings::new(request.examples);
     let searched = bench.runtime.block_on(async {
-        let spans = store.stored_spans(&period).await.unwrap();
-        search::search(&store, &request, &spans, &mut findings, &|| ()).await.unwrap()
+        let moved_on = || {
+            steps.fetch_add(1, Ordering::Relaxed);
+        };
+        search::search(&store, &request, &mut findings, &moved_on).await.unwrap()
     });
     let twice = findings.against(Check::NothingBilledTwice).cloned().unwrap_or_default();
-    (twice, searched)
+    (twice, searched, steps.into_inner())
 }
 
 fn offsets(found: &Found) -> BTreeSet<u64> {
@@ -182,7 +194,7 @@ fn every_row_too_many_is_found_whatever_the_memory() {
             // Ten rows at a time, and all.
             for memory in [170, 1 << 20] {
                 let (twice, searched) = search(&bench, organization, memory);
-                let hidden = searched.hidden.iter().map(|position| position.offset).collect();
+                let hidden = searched.hidden.iter().map(|(position, _)| position.offset).collect();
                 let found = [offsets(&twice), offsets(&searched.beyond_horizon), hidden];
                 prop_assert_eq!(&found, &expected, "{} bytes", memory);
             }
@@ -250,4 +262,25 @@ fn more_doubles_than_a_query_asks_for_are_all_counted() {
         let again = searched.beyond_horizon.count;
         assert_eq!((twice.count, again), (doubles, doubles), "{memory} bytes");
     }
+}
+
+/// The rows around a period are kept with its own, and may be many more.
+#[test]
+fn a_quiet_period_beside_a_busy_time_is_searched_in_one_pass() {
+    let bench = Bench::embedded();
+    let (mut encoded, mut key) = (EventRows::default(), Vec::new());
+    for offset in 0..3_000 {
+        let accepted_at = start() - TimeDelta::minutes(1);
+        let event = UsageEvent { accepted_at, ..event(format!("busy-{offset}"), 1) };
+        key.clear();
+        event.write_identity_key(&mut key);
+        let position = Position { epoch: 1, partition: 0, offset };
+        encoded.push(&event, position, identity_hash(&key), event.payload_fingerprint());
+    }
+    let encoded = encoded.finish();
+    let token = InsertToken::new("search", &[], &encoded.bytes);
+    let store = UsageStore::connect(&bench.store);
+    bench.runtime.block_on(store.insert_events(&encoded, &token)).unwrap();
+    let (_, _, steps) = search_in_steps(&bench, None, 1 << 20);
+    assert_eq!(steps, 2, "the rows of the time around the period, and all others");
 }

@@ -5,7 +5,9 @@ use crate::reconcile::findings::Check;
 use chrono::TimeDelta;
 use event_log::FetchedRecords;
 use metering::Quantity;
+use metering::identity::identity_hash;
 use std::borrow::Cow;
+use usage_store::reused_ids::key_of;
 use xxhash_rust::xxh3::xxh3_64;
 
 const START: Offset = 100;
@@ -49,7 +51,14 @@ fn row<'a>(event: &'a UsageEvent<'_>, epoch: u16, offset: Offset) -> StoredEvent
         units: event.value.map(Quantity::units),
         properties_hash: xxh3_64(event.properties.as_str().as_bytes()),
         accepted_at: event.accepted_at,
+        identity_key: key(event),
     }
+}
+
+fn key(event: &UsageEvent<'_>) -> u64 {
+    let mut key = Vec::new();
+    event.write_identity_key(&mut key);
+    key_of(&identity_hash(&key).0)
 }
 
 /// A log, and what the consumer made of it; a test then damages the latter.
@@ -283,10 +292,13 @@ fn copies_of_rows_count_once_wherever_they_stand() {
 fn a_hidden_row_is_not_billed() {
     let mut world = World::sound();
     let (first, epoch, _) = world.rows[0].clone();
+    let (own, other) = (key(&first), key(&event("other", 1)));
     // A repeat of the first event that was stored, and that the first one hides.
     world.rows.push((first, epoch, START + 1));
-    let hidden = BTreeSet::from([(2, START + 1)]);
-    for (hidden, counts) in [(BTreeSet::new(), [3, 0]), (hidden, [2, 1])] {
+    let hidden = |key| BTreeSet::from([(2, START + 1, key)]);
+    // One of another id at the same place is billed.
+    let cases = [(BTreeSet::new(), [3, 0]), (hidden(own), [2, 1]), (hidden(other), [3, 0])];
+    for (hidden, counts) in cases {
         let (mut results, ..) = world.check_in(&Scope { hidden, ..scope() });
         assert!(results.findings.is_empty());
         let id = results.table.line("org_demo", at(30)).unwrap();
