@@ -4,9 +4,8 @@ use crate::process::{Own, start};
 use crate::support::{DEADLINE, client, code};
 use clickhouse::{Client, Row};
 use local_engines::clickhouse::EmbeddedClickHouse;
-use local_engines::small_disk::{SmallDisk, SmallDiskError};
+use local_engines::small_disk::SmallDisk;
 use serde::Serialize;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,16 +22,9 @@ struct Number {
     id: u64,
 }
 
-/// An engine on a disk that can be filled up; left out, loudly, where none can be mounted.
+/// An engine on a disk that can be filled up, where one can be mounted.
 fn on_small_disk() -> Option<(Own, SmallDisk)> {
-    let disk = match SmallDisk::mount(DISK_BYTES) {
-        Err(error @ SmallDiskError::NotPermitted(_)) => {
-            let line = format!("\n*** LEFT OUT: a test on a small disk: {error}\n");
-            drop(writeln!(std::io::stderr().lock(), "{line}"));
-            return None;
-        }
-        mounted => mounted.unwrap(),
-    };
+    let disk = SmallDisk::require_or_skip(DISK_BYTES)?;
     let engine = start(|options| options.data_dir = disk.path().join("data"))?;
     Some((engine, disk))
 }
