@@ -1,12 +1,13 @@
 //! A full disk, and what is left of data that a disk has lost.
 
-use crate::process::{Own, start};
-use crate::support::{DEADLINE, client, code};
+use crate::process::{Own, program, start};
+use crate::support::{DEADLINE, client, code, library_available};
 use clickhouse::{Client, Row};
 use local_engines::clickhouse::EmbeddedClickHouse;
 use local_engines::small_disk::SmallDisk;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -86,6 +87,35 @@ async fn an_engine_that_waits_for_space_can_be_stopped() {
     disk.free().unwrap();
     engine.start_again().unwrap();
     assert_eq!(client.query("EXISTS t").fetch_one::<u8>().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_start_that_waits_for_space_ends_with_its_parent() {
+    if !library_available() {
+        return;
+    }
+    let Some(disk) = SmallDisk::require_or_skip(DISK_BYTES) else { return };
+    let data_dir = disk.path().join("data");
+    std::fs::create_dir(&data_dir).unwrap();
+    disk.fill().unwrap();
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut child =
+        program(&data_dir).stdin(Stdio::piped()).stderr(log.reopen().unwrap()).spawn().unwrap();
+    let log = || std::fs::read_to_string(log.path()).unwrap();
+    until("it waits", async || log().contains("the disk is full")).await;
+    assert!(child.try_wait().unwrap().is_none(), "{}", log());
+    drop(child.stdin.take());
+    let deadline = Instant::now() + DEADLINE;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            panic!("it still waits: {}", log());
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{}", log());
+    disk.free().unwrap();
+    let _engine = start(|options| options.data_dir = data_dir);
 }
 
 /// Inserts batch after batch, each until it is acknowledged.
