@@ -30,7 +30,7 @@ fn on_small_disk() -> Option<(Own, SmallDisk)> {
     Some((engine, disk))
 }
 
-async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+pub(crate) async fn until(what: &str, condition: impl AsyncFn() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !condition().await {
         assert!(Instant::now() < deadline, "not in time: {what}");
@@ -42,7 +42,7 @@ async fn says(engine: &EmbeddedClickHouse, words: &str) {
     until(words, async || log(engine).contains(words)).await;
 }
 
-fn log(engine: &EmbeddedClickHouse) -> String {
+pub(crate) fn log(engine: &EmbeddedClickHouse) -> String {
     std::fs::read_to_string(engine.log_file()).unwrap()
 }
 
@@ -52,7 +52,9 @@ fn waits(engine: &EmbeddedClickHouse) -> usize {
 }
 
 /// Creating a table writes its definition without asking first whether there is space.
-fn create_table(client: &Client) -> tokio::task::JoinHandle<clickhouse::error::Result<()>> {
+pub(crate) fn create_table(
+    client: &Client,
+) -> tokio::task::JoinHandle<clickhouse::error::Result<()>> {
     let client = client.clone();
     let sql = "CREATE TABLE t (id UInt64) ENGINE = ReplacingMergeTree ORDER BY id SETTINGS non_replicated_deduplication_window = 1000";
     tokio::spawn(async move { client.query(sql).execute().await })
