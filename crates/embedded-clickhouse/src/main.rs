@@ -56,6 +56,12 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
         write::is_found_by_libraries(),
         "this program was linked so that libchdb does not find its `write`; it is not safe on a full disk"
     );
+    // Before the engine is started: on a full disk the start waits too, and holds the lock on the data directory.
+    let shutdown = lifecycle.shutdown_token();
+    tokio::spawn(async move {
+        shutdown.cancelled().await;
+        write::stop_waiting();
+    });
     let (listen, port_file) = (config.listen, config.port_file.clone());
     let engine = tokio::task::spawn_blocking(move || {
         let settings = EngineSettings {
@@ -85,11 +91,6 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
             .with_context(|| format!("cannot write {}", port_file.display()))?;
     }
     tracing::info!(%address, version = engine.version(), "the engine answers");
-    let shutdown = lifecycle.shutdown_token();
-    tokio::spawn(async move {
-        shutdown.cancelled().await;
-        write::stop_waiting();
-    });
     let code = lifecycle.run(DRAIN + STRAGGLERS).await;
     if server.finish(STRAGGLERS).await {
         engine.close();

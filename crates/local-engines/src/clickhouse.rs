@@ -7,7 +7,7 @@ use crate::{free_port, libchdb};
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 use supervise::Supervisor;
 
@@ -149,6 +149,11 @@ impl EmbeddedClickHouse {
     /// Whether the engine has not exited.
     pub fn is_running(&self) -> bool {
         self.supervisor.process().is_running()
+    }
+
+    /// How the process ended; `None` while it runs.
+    pub fn exit_status(&self) -> io::Result<Option<ExitStatus>> {
+        self.supervisor.process().exit_status()
     }
 
     /// SIGKILL. With `restart` it comes back, without it [`Self::start_again`] is needed.

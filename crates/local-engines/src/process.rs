@@ -48,6 +48,11 @@ impl ManagedProcess {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// How it ended; `None` while it runs.
+    pub fn exit_status(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.try_wait()
+    }
+
     /// SIGKILL, also when it is paused, and waits until the process is gone.
     pub fn kill(&mut self) -> io::Result<()> {
         self.guardian.dismiss();

@@ -54,6 +54,17 @@ impl SmallDisk {
         }
     }
 
+    /// For tests: a disk, or `None` after saying loudly that the test was left out.
+    ///
+    /// # Panics
+    /// When `CI=true`, which runs as root on Linux, and for any other reason than a lack of permission.
+    pub fn require_or_skip(bytes: u64) -> Option<Self> {
+        match Self::mount(bytes) {
+            Err(SmallDiskError::Io(error)) => panic!("a small disk could not be made: {error}"),
+            mounted => crate::require_or_skip("a small disk", mounted),
+        }
+    }
+
     /// Where it is mounted.
     pub fn path(&self) -> &Path {
         &self.directory
@@ -127,21 +138,9 @@ mod tests {
 
     const MIB: u64 = 1024 * 1024;
 
-    /// Left out, loudly, also in CI: what a machine does not permit cannot be installed.
-    fn small_disk() -> Option<SmallDisk> {
-        match SmallDisk::mount(2 * MIB) {
-            Err(error @ SmallDiskError::NotPermitted(_)) => {
-                let line = format!("\n*** LEFT OUT: a test on a small disk: {error}\n");
-                drop(writeln!(io::stderr().lock(), "{line}"));
-                None
-            }
-            mounted => Some(mounted.unwrap()),
-        }
-    }
-
     #[test]
     fn a_full_disk_takes_nothing_until_it_is_freed() {
-        let Some(disk) = small_disk() else { return };
+        let Some(disk) = SmallDisk::require_or_skip(2 * MIB) else { return };
         let file = disk.path().join("file");
         fs::write(&file, "before").unwrap();
         let filled = disk.fill().unwrap();
@@ -157,7 +156,7 @@ mod tests {
 
     #[test]
     fn nothing_is_left_of_a_disk_that_was_dropped() {
-        let Some(disk) = small_disk() else { return };
+        let Some(disk) = SmallDisk::require_or_skip(2 * MIB) else { return };
         let path = disk.path().to_owned();
         let _open = fs::File::create(path.join("open")).unwrap();
         drop(disk);

@@ -1,13 +1,13 @@
 //! A full disk, and what is left of data that a disk has lost.
 
-use crate::process::{Own, start};
-use crate::support::{DEADLINE, client, code};
+use crate::process::{Own, program, start};
+use crate::support::{DEADLINE, client, code, library_available};
 use clickhouse::{Client, Row};
 use local_engines::clickhouse::EmbeddedClickHouse;
-use local_engines::small_disk::{SmallDisk, SmallDiskError};
+use local_engines::small_disk::SmallDisk;
 use serde::Serialize;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -23,21 +23,14 @@ struct Number {
     id: u64,
 }
 
-/// An engine on a disk that can be filled up; left out, loudly, where none can be mounted.
+/// An engine on a disk that can be filled up, where one can be mounted.
 fn on_small_disk() -> Option<(Own, SmallDisk)> {
-    let disk = match SmallDisk::mount(DISK_BYTES) {
-        Err(error @ SmallDiskError::NotPermitted(_)) => {
-            let line = format!("\n*** LEFT OUT: a test on a small disk: {error}\n");
-            drop(writeln!(std::io::stderr().lock(), "{line}"));
-            return None;
-        }
-        mounted => mounted.unwrap(),
-    };
+    let disk = SmallDisk::require_or_skip(DISK_BYTES)?;
     let engine = start(|options| options.data_dir = disk.path().join("data"))?;
     Some((engine, disk))
 }
 
-async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+pub(crate) async fn until(what: &str, condition: impl AsyncFn() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !condition().await {
         assert!(Instant::now() < deadline, "not in time: {what}");
@@ -49,7 +42,7 @@ async fn says(engine: &EmbeddedClickHouse, words: &str) {
     until(words, async || log(engine).contains(words)).await;
 }
 
-fn log(engine: &EmbeddedClickHouse) -> String {
+pub(crate) fn log(engine: &EmbeddedClickHouse) -> String {
     std::fs::read_to_string(engine.log_file()).unwrap()
 }
 
@@ -59,7 +52,9 @@ fn waits(engine: &EmbeddedClickHouse) -> usize {
 }
 
 /// Creating a table writes its definition without asking first whether there is space.
-fn create_table(client: &Client) -> tokio::task::JoinHandle<clickhouse::error::Result<()>> {
+pub(crate) fn create_table(
+    client: &Client,
+) -> tokio::task::JoinHandle<clickhouse::error::Result<()>> {
     let client = client.clone();
     let sql = "CREATE TABLE t (id UInt64) ENGINE = ReplacingMergeTree ORDER BY id SETTINGS non_replicated_deduplication_window = 1000";
     tokio::spawn(async move { client.query(sql).execute().await })
@@ -94,6 +89,35 @@ async fn an_engine_that_waits_for_space_can_be_stopped() {
     disk.free().unwrap();
     engine.start_again().unwrap();
     assert_eq!(client.query("EXISTS t").fetch_one::<u8>().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_start_that_waits_for_space_ends_with_its_parent() {
+    if !library_available() {
+        return;
+    }
+    let Some(disk) = SmallDisk::require_or_skip(DISK_BYTES) else { return };
+    let data_dir = disk.path().join("data");
+    std::fs::create_dir(&data_dir).unwrap();
+    disk.fill().unwrap();
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut child =
+        program(&data_dir).stdin(Stdio::piped()).stderr(log.reopen().unwrap()).spawn().unwrap();
+    let log = || std::fs::read_to_string(log.path()).unwrap();
+    until("it waits", async || log().contains("the disk is full")).await;
+    assert!(child.try_wait().unwrap().is_none(), "{}", log());
+    drop(child.stdin.take());
+    let deadline = Instant::now() + DEADLINE;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            panic!("it still waits: {}", log());
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{}", log());
+    disk.free().unwrap();
+    let _engine = start(|options| options.data_dir = data_dir);
 }
 
 /// Inserts batch after batch, each until it is acknowledged.

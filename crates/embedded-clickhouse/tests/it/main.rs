@@ -7,6 +7,8 @@ mod atomicity;
 #[cfg(test)]
 mod cancellation;
 #[cfg(test)]
+mod failed_write;
+#[cfg(test)]
 mod formats;
 #[cfg(test)]
 mod full_disk;

@@ -182,6 +182,16 @@ fn a_second_process_on_the_same_data_says_so() {
     assert!(error.contains("is in use by another process"), "{error}");
 }
 
+/// The program, which ends with its standard input.
+pub(crate) fn program(data_dir: &Path) -> Command {
+    let mut program = Command::new(BINARY);
+    program.args(["--listen", "0", "--exit-with-parent"]);
+    program.args(["--service-password", "s", "--reader-password", "r"]);
+    program.arg("--library").arg(libchdb::ensure(true).unwrap());
+    program.arg("--data-dir").arg(data_dir);
+    program
+}
+
 #[test]
 fn the_port_file_holds_the_address_and_the_process_ends_with_its_parent() {
     if !library_available() {
@@ -189,20 +199,7 @@ fn the_port_file_holds_the_address_and_the_process_ends_with_its_parent() {
     }
     let directory = tempfile::tempdir().unwrap();
     let port_file = directory.path().join("address");
-    let mut child = Command::new(BINARY)
-        .args([
-            "--listen",
-            "0",
-            "--exit-with-parent",
-            "--service-password",
-            "s",
-            "--reader-password",
-            "r",
-        ])
-        .arg("--library")
-        .arg(libchdb::ensure(true).unwrap())
-        .arg("--data-dir")
-        .arg(directory.path().join("data"))
+    let mut child = program(&directory.path().join("data"))
         .arg("--port-file")
         .arg(&port_file)
         .stdin(Stdio::piped())
