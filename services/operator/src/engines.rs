@@ -13,6 +13,7 @@ use local_engines::clickhouse::EmbeddedClickHouse;
 use service_kit::clock::SystemClock;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::block_in_place;
 use usage_store::UsageStore;
 
@@ -138,7 +139,13 @@ pub fn open_for_publishing(args: &EngineArgs) -> anyhow::Result<PublishingEngine
 
 fn open_log(path: &Path, group: &str) -> anyhow::Result<EmbeddedLog> {
     let partitions = EmbeddedReader::open(path, group)?.partition_count();
-    EmbeddedLog::open(EmbeddedLogOptions::new(path, partitions, Arc::new(SystemClock))).context(
+    let options = EmbeddedLogOptions {
+        // What has expired is for the stack to delete: a damaged store may have to be restored from it.
+        retention: Duration::MAX,
+        retained_bytes_max: u64::MAX,
+        ..EmbeddedLogOptions::new(path, partitions, Arc::new(SystemClock))
+    };
+    EmbeddedLog::open(options).context(
         "records can only be published while the stack on this data directory is stopped: stop it, run this again, and start it",
     )
 }
