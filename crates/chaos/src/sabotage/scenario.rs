@@ -160,7 +160,7 @@ impl Scenario {
     fn load(self, rig: &Rig, sabotage: Option<Sabotage>) -> LoadPlan {
         let seconds = match self {
             Self::Traffic => 4,
-            Self::Rebalance => 16,
+            Self::Rebalance | Self::RefusedInserts => 16,
             _ if self.is_ended() => 600,
             _ => 8,
         };
@@ -286,7 +286,8 @@ fn refuse(rig: &Rig, code: u16) -> anyhow::Result<()> {
         hits if hits > before => Ok(()),
         _ => Err("none yet".to_owned()),
     });
-    sleep(HALF_A_SECOND);
+    // The first one may be of conflicts; the next batch begins with events.
+    sleep(3 * SECOND);
     rig.lift(&fault)?;
     // The next batches pass.
     sleep(2 * SECOND);
