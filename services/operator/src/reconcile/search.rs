@@ -98,9 +98,9 @@ fn window(request: &Request) -> Period {
 }
 
 /// How many of `rows` are kept at a time: what `memory` holds, and no more than there are, with a little for
-/// those that are stored meanwhile.
+/// hashes that are spread unevenly and for rows that are stored meanwhile.
 fn room(memory: u64, rows: u64) -> usize {
-    let rows = rows.saturating_add(1000);
+    let rows = rows.saturating_add(rows / 8).saturating_add(1000);
     usize::try_from((memory / KEY_BYTES).min(rows)).unwrap_or(usize::MAX).max(2)
 }
 
@@ -185,7 +185,7 @@ mod tests {
     fn the_memory_bounds_the_rows_that_are_kept() {
         assert_eq!(room(17_000, 1_000_000), 1000);
         assert_eq!(room(17_000 - 1, 1_000_000), 999);
-        assert_eq!(room(1 << 30, 500), 1500);
+        assert_eq!(room(1 << 30, 500), 1562);
         assert_eq!(room(0, 0), 2);
         // Of a day of 10,000 events/s.
         let rows = 864_000_000;
